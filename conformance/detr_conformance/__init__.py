@@ -1,0 +1,5 @@
+"""The conformance suite of detr-spec: describe an implementation as a Target, then `detr-spec check` it."""
+
+from detr_conformance.target import Target, TargetError
+
+__all__ = ["Target", "TargetError"]

@@ -1,0 +1,132 @@
+"""What `detr-spec check` does: run the suite for each target, show what happens, write what was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from detr_reference.cli import CannotDo
+from rich.console import Console
+
+from detr_conformance.clauses import Chapter, ClauseError, load_chapters
+from detr_conformance.deviations import Deviation, DeviationError, load_deviations
+from detr_conformance.events import Event, digest
+from detr_conformance.junit import junit_xml
+from detr_conformance.loaders import resolve_names
+from detr_conformance.progress import LiveProgress
+from detr_conformance.report import Report, build_report, combine, exit_code, worst_verdict
+from detr_conformance.report_file import ReportError, write_report, write_whole
+from detr_conformance.runner import Selection, run_suite
+from detr_conformance.target import TargetError
+from detr_conformance.terminal import print_report, print_summary
+from detr_conformance.web_page import web_page
+
+Run = tuple[Report, list[Event]]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write; None for those not asked for."""
+
+    json: str | None
+    junit: str | None
+    html: str | None
+
+
+def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
+    """Check everything that TARGET stands for; returns the exit status of `detr-spec check`."""
+    for path in filter(None, (outputs.json, outputs.junit, outputs.html)):
+        _refuse_unwritable(path)
+    try:
+        chapters = load_chapters()
+    except ClauseError as error:
+        raise CannotDo(str(error)) from error
+    runs = _run_all(target, selection, chapters)
+    reports = [report for report, _ in runs]
+    try:
+        _write(runs, reports, chapters, outputs)
+    except ReportError as error:
+        raise CannotDo(str(error)) from error
+    return exit_code(worst_verdict(reports))
+
+
+def _run_all(target: str, selection: Selection, chapters: Sequence[Chapter]) -> list[Run]:
+    try:
+        names = resolve_names(target)
+    except TargetError as error:
+        # A report all the same, so that no older file is taken for this run's.
+        click.echo(f"Error: {error}", err=True)
+        events: list[Event] = [{"event": "error", "message": str(error)}]
+        return [(build_report(events, {}, target=target, selection=selection), [])]
+    console = Console(highlight=False)
+    runs = [_run_one(name, selection, chapters, console) for name in names]
+    if len(runs) > 1:
+        print_summary(console, [report for report, _ in runs])
+    return runs
+
+
+def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], console: Console) -> Run:
+    clauses = {c.id: c for chapter in chapters for c in chapter.clauses if c.level != "retired"}
+    events: list[Event] = []
+    deviations: list[Deviation] = []
+    try:
+        _follow(target, selection, events, deviations)
+    except DeviationError as error:
+        events.append({"event": "error", "message": str(error)})
+    report = build_report(events, clauses, deviations, target=target, selection=selection)
+    if report["clauses"]:
+        print_report(console, report, chapters)
+    else:
+        name = report["target"]["name"]
+        click.echo(f"Error: cannot tell whether {name} conforms: {report['message']}", err=True)
+    _show_last_words(events)
+    return report, digest(events).results
+
+
+def _follow(target: str, selection: Selection, events: list[Event], deviations: list[Deviation]) -> None:
+    """Run the suite and collect its events; the deviation file is read as soon as the target names it."""
+    progress = LiveProgress(Console(stderr=True, highlight=False), target)
+    try:
+        with progress, closing(run_suite(target, selection)) as stream:
+            for event in stream:
+                events.append(event)
+                progress.show(event)
+                if event["event"] == "start" and (file := event.get("target_info", {}).get("deviations")):
+                    deviations.extend(load_deviations(file))
+    except KeyboardInterrupt:
+        running = [event["test"] for event in events if event["event"] == "running"]
+        click.echo("interrupted" + (f" in {running[-1]}" if running else ""), err=True)
+        raise SystemExit(130) from None
+
+
+def _show_last_words(events: Sequence[Event]) -> None:
+    """What the suite's process printed, if it died without saying why."""
+    if events and events[-1]["event"] == "died" and not any(e["event"] == "error" for e in events):
+        for line in events[-1]["output"]:
+            click.echo(f"  | {line}", err=True)
+
+
+def _refuse_unwritable(path: str) -> None:
+    """Before the run, not after it."""
+    folder = Path(path).resolve().parent
+    if not folder.is_dir():
+        raise CannotDo(f"cannot write {path}: there is no folder {folder}")
+    if Path(path).is_dir():
+        raise CannotDo(f"cannot write {path}: it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise CannotDo(f"cannot write {path}: permission denied")
+
+
+def _write(
+    runs: Sequence[Run], reports: Sequence[Report], chapters: Sequence[Chapter], outputs: Outputs
+) -> None:
+    if outputs.json:
+        write_report(outputs.json, reports[0] if len(reports) == 1 else combine(reports))
+    if outputs.junit:
+        write_whole(outputs.junit, junit_xml(runs))
+    if outputs.html:
+        write_whole(outputs.html, web_page(reports, chapters))

@@ -1,0 +1,80 @@
+"""`detr-spec check`: does an implementation agree with the spec?"""
+
+from __future__ import annotations
+
+import click
+
+from detr_conformance.cli.completion import TargetName
+from detr_conformance.operations import OPERATIONS
+from detr_conformance.target import DTYPES
+
+PROFILES = ("smoke", "standard", "thorough")
+
+
+@click.command(short_help="Does an implementation agree with the spec?")
+@click.argument("target", type=TargetName())
+@click.option(
+    "--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable."
+)
+@click.option(
+    "--profile", type=click.Choice(PROFILES), default="standard", show_default=True, help="How much to try."
+)
+@click.option("--device", help="Only this device, such as cuda; it must be one that the target claims.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Only this dtype.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws other cases.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to test in."
+)
+@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON.")
+@click.option(
+    "--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the results as JUnit XML."
+)
+@click.option(
+    "--html", "html_file", type=click.Path(), metavar="FILE", help="Write the report as a web page."
+)
+@click.option(
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="CASE_FILE",
+    help="Run only this saved case, one that failed before.",
+)
+@click.option(
+    "--cases-dir",
+    type=click.Path(file_okay=False),
+    default="detr-cases",
+    show_default=True,
+    help="Where failing cases are saved.",
+)
+def check(
+    target: str,
+    operation: tuple[str, ...],
+    profile: str,
+    device: str | None,
+    dtype: str | None,
+    seed: int,
+    jobs: int,
+    json_file: str | None,
+    junit_file: str | None,
+    html_file: str | None,
+    replay: str | None,
+    cases_dir: str,
+) -> None:
+    """Check TARGET, an implementation, against the clauses of the spec.
+
+    TARGET is an installed name (see `detr-spec targets`), package.module:attribute, or
+    path/to/file.py:attribute. The beginning of several installed names, such as "transformers", stands
+    for all of them.
+
+    \b
+    Exit status
+      0  it conforms; known deviations and warnings (SHOULD) are allowed
+      1  it does not
+      2  cannot tell: it does not load, a device is absent, nothing was
+         exercised, or the suite itself failed
+    Of several targets the worst counts, and 2 is worse than 1: it leaves one least sure.
+    """
+    from detr_conformance.checking import Outputs, check_targets
+    from detr_conformance.runner import Selection
+
+    selection = Selection(operation, profile, device, dtype, seed, jobs, cases_dir, replay)
+    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file)))

@@ -1,0 +1,40 @@
+"""What a shell may offer after TAB."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+from detr_conformance.clauses import ClauseError, load_clauses
+from detr_conformance.loaders import installed_targets
+
+
+class TargetName(click.ParamType):
+    """A TARGET: installed names, and files."""
+
+    name = "target"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in installed_targets() if name.startswith(incomplete)]
+        return names or [CompletionItem(incomplete, type="file")]
+
+
+class ClauseId(click.ParamType):
+    """The id of a clause, in any case."""
+
+    name = "id"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        try:
+            clauses = load_clauses(retired=True)
+        except ClauseError:
+            return []
+        return [
+            CompletionItem(clause.id, help=clause.short)
+            for clause in clauses.values()
+            if clause.id.startswith(incomplete.upper())
+        ]

@@ -1,0 +1,129 @@
+"""The stream of events by which the suite, in a process of its own, tells `detr-spec check` what happens.
+
+The pytest plugin appends one JSON object a line to the file named by `--detr-events`:
+
+    start      target {name, version}, environment {...},
+               target_info {provides, dtypes, devices, features, variants, deviations: absolute path or null}
+    error      message     no verdict is possible: the target does not load, its device is absent, ...
+    collected  tests       how many will run
+    running    test, clauses
+    result     test, clauses, operation, device, dtype, outcome, worst_error_ratio, mismatches, cases,
+               message, failure {where, expected, got, limit, count, detail} or null, case_file, seconds
+    finish     exit, seconds   the exit status of pytest
+
+`outcome` is pass, fail, not-provided, not-exercised, or error (the suite itself failed). The reader adds
+
+    died       returncode, signal, output   the process ended without `finish`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+# Signals by which a process goes wrong itself. Others (SIGKILL, SIGTERM) come from outside and prove nothing.
+FAULTS = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS")
+# pytest's exit statuses for interrupted, internal error, usage error.
+SUITE_FAILED = (2, 3, 4)
+
+
+class Tail:
+    """Reads the events that were appended to a growing file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+
+    def new(self) -> Iterator[Event]:
+        """The events on complete lines; a line still being written waits for the next call."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as stream:
+            stream.seek(self._position)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                yield _parse(line)
+
+
+def _parse(line: bytes) -> Event:
+    try:
+        event = json.loads(line, parse_constant=lambda _: None)
+    except ValueError:
+        event = None
+    if isinstance(event, dict) and "event" in event:
+        return event
+    return {"event": "error", "message": f"the suite wrote an event that cannot be read: {line[:80]!r}"}
+
+
+@dataclass
+class Digest:
+    """What a whole stream says."""
+
+    target: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    results: list[Event] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    collected: int | None = None
+    seconds: float | None = None
+
+
+def digest(events: Iterable[Event]) -> Digest:
+    """Sort a stream into its parts; the death of the process becomes a failed test or an error."""
+    found = Digest()
+    running: dict[str, Event] = {}
+    for event in events:
+        match event["event"]:
+            case "start":
+                found.target = event.get("target", {})
+                found.environment = event.get("environment", {})
+                found.info = event.get("target_info", {})
+            case "error":
+                found.errors.append(event["message"])
+            case "collected":
+                found.collected = event["tests"]
+            case "running":
+                running[event["test"]] = event
+            case "result":
+                running.pop(event["test"], None)
+                found.results.append(event)
+            case "finish":
+                found.seconds = event.get("seconds")
+                if event.get("exit") in SUITE_FAILED and not found.errors:
+                    found.errors.append(f"the suite itself failed (pytest ended with status {event['exit']})")
+            case "died":
+                _record_death(found, event, list(running.values()))
+    return found
+
+
+def _record_death(found: Digest, death: Event, running: list[Event]) -> None:
+    if found.errors:
+        return  # the stream already says why
+    manner = f"died with {death['signal']}" if death["signal"] else f"ended with status {death['returncode']}"
+    blame = death["signal"] in FAULTS if death["signal"] else death["returncode"] not in SUITE_FAILED
+    if len(running) != 1 or not blame:
+        while_running = f" in {running[0]['test']}" if len(running) == 1 else ""
+        found.errors.append(f"the suite's process {manner}{while_running} before it was finished")
+        return
+    (test,) = running
+    left = (
+        ""
+        if found.collected is None
+        else f"; {found.collected - len(found.results) - 1} tests were left to run"
+    )
+    found.results.append(
+        {
+            "test": test["test"],
+            "clauses": test["clauses"],
+            "outcome": "fail",
+            "died": True,
+            "message": f"the process {manner} in this test{left}",
+        }
+    )

@@ -1,0 +1,92 @@
+"""A case: the tensors of one call, on the CPU and in the claimed dtype, with how they lie in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TORCH_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+LAYOUTS = ("contiguous", "offset", "transposed", "sliced")
+
+
+@dataclass(frozen=True, repr=False)
+class Case:
+    """One call of an operation.
+
+    Attributes:
+        tensors: the arguments by name, and `grad_output` where a backward pass is meant.
+        layout: how the floating arguments lie in memory, one of LAYOUTS.
+        note: what the case was made to show, in a few words.
+        options: further settings of the call, as text (a module's configuration, say).
+    """
+
+    tensors: dict[str, Tensor]
+    layout: str = "contiguous"
+    note: str = ""
+    options: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.tensors.items())
+        return f"Case({self.note!r}, {self.layout}, {shapes})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # Hypothesis would print every tensor
+
+    @property
+    def size(self) -> int:
+        """Number of elements; the smaller of two failing cases is the better one to show."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    def having(self, **changes: Tensor | None) -> Case:
+        """The same case with some tensors replaced, or left out where None is given."""
+        merged: dict[str, Tensor | None] = {**self.tensors, **changes}
+        return replace(self, tensors={name: tensor for name, tensor in merged.items() if tensor is not None})
+
+    def laid_out(self, layout: str) -> Case:
+        return replace(self, layout=layout)
+
+    def describe(self) -> str:
+        """One line for a report."""
+        parts = [self.note] if self.note else []
+        if "spatial_shapes" in self.tensors:
+            parts.append("levels " + " ".join(f"({h}, {w})" for h, w in self["spatial_shapes"].tolist()))
+        parts += [f"{name} {tuple(t.shape)}" for name, t in self.tensors.items() if t.is_floating_point()]
+        parts.append(self.layout)
+        return "; ".join(parts)
+
+
+def lay_out(tensor: Tensor, layout: str) -> Tensor:
+    """A tensor with the same contents and the memory layout asked for; what lies between is NaN."""
+    if layout == "contiguous" or tensor.numel() == 0:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    filler = torch.nan if tensor.is_floating_point() else 0
+    if layout == "offset":
+        storage = torch.full((tensor.numel() + 3,), filler, dtype=tensor.dtype, device=tensor.device)
+        result = storage[3:].view(tensor.shape)
+    elif layout == "transposed":
+        reverse = tuple(reversed(range(tensor.ndim)))
+        result = torch.empty_like(tensor.permute(reverse).contiguous()).permute(reverse)
+    elif layout == "sliced":
+        wide = torch.full((*tensor.shape, 2), filler, dtype=tensor.dtype, device=tensor.device)
+        result = wide[..., 0]
+    else:
+        raise ValueError(f"unknown layout {layout!r}")
+    return result.copy_(tensor)
+
+
+def mixed_seed(*parts: Any) -> int:
+    """A 63-bit seed from anything printable; stable between runs and machines."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,108 @@
+"""Runs a property over its cases; on failure looks for a smaller case, within a fixed number of attempts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Flaky
+from hypothesis.strategies import SearchStrategy
+
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.suite_test import Cases
+
+SHRINK_ATTEMPTS = 60
+SHRINK_SECONDS = 60.0  # over a whole run; only a safety net, since a clock would make reports differ
+
+_shrinking_spent = 0.0
+
+
+class _Enough(BaseException):
+    """Leaves Hypothesis from inside a case; not an Exception, so that it is passed on at once."""
+
+
+class Failure(Exception):
+    """The smallest failing case found, and what was wrong with it."""
+
+    def __init__(self, case: Case, mismatch: Mismatch) -> None:
+        super().__init__(str(mismatch))
+        self.case = case
+        self.mismatch = mismatch
+
+
+def run_cases(
+    cases: Cases, check: Callable[[Case], None], *, examples: int, seed_value: int, shrink: bool
+) -> int:
+    """Checks every listed case, or `examples` drawn ones.
+
+    Returns:
+        How many cases were checked.
+
+    Raises:
+        Failure: some case failed; carries the smallest one found.
+    """
+    if isinstance(cases, SearchStrategy):
+        return _run_drawn(cases, check, examples=examples, seed_value=seed_value, shrink=shrink)
+    count = 0
+    for case in cases:
+        count += 1
+        try:
+            check(case)
+        except Mismatch as mismatch:
+            raise Failure(case, mismatch) from mismatch
+    return count
+
+
+def _run_drawn(
+    strategy: SearchStrategy[Case],
+    check: Callable[[Case], None],
+    *,
+    examples: int,
+    seed_value: int,
+    shrink: bool,
+) -> int:
+    global _shrinking_spent
+    count = 0
+    smallest: Failure | None = None
+    attempts = 0
+    failed_at = 0.0
+
+    def one(case: Case) -> None:
+        nonlocal count, smallest, attempts, failed_at
+        if smallest is not None:
+            attempts += 1
+            if attempts > SHRINK_ATTEMPTS or _shrinking_spent + time.monotonic() - failed_at > SHRINK_SECONDS:
+                raise _Enough
+        else:
+            count += 1
+        try:
+            check(case)
+        except Mismatch as mismatch:
+            if smallest is None:
+                failed_at = time.monotonic()
+            if smallest is None or case.size <= smallest.case.size:
+                smallest = Failure(case, mismatch)
+            if not shrink:
+                raise _Enough from None
+            raise
+
+    phases = (Phase.generate, Phase.shrink)
+    run = settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        print_blob=False,
+    )(seed(seed_value)(given(strategy)(one)))
+    try:
+        run()
+    except (_Enough, Mismatch, Flaky):  # Flaky: a target that fails now and then has failed
+        pass
+    if smallest is not None:
+        _shrinking_spent += time.monotonic() - failed_at
+        raise smallest
+    return count

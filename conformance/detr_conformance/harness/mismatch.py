@@ -1,0 +1,124 @@
+"""What a failed comparison says: where, expected, got, limit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class SuiteError(Exception):
+    """The suite itself is wrong (an unreached regime, a broken oracle). Never the target's fault."""
+
+
+@dataclass
+class Mismatch(AssertionError):
+    """The target differs from what a clause asks for.
+
+    Attributes:
+        message: one line, complete in itself.
+        where: the element that differs most, as in "grad_value[0, 3, 1, 2]".
+        expected, got, limit: numbers as text, so that NaN and infinity survive JSON.
+        count: "12 of 480 elements".
+        ratio: the error over its limit, where that is a number.
+    """
+
+    message: str
+    where: str | None = None
+    expected: str | None = None
+    got: str | None = None
+    limit: str | None = None
+    count: str | None = None
+    ratio: float | None = None
+    detail: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Raised(Mismatch):
+    """The target raised an exception where the clause asks for a result."""
+
+
+def compare(name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: Tensor | None = None) -> float:
+    """|got - expected| <= limit, element by element; finiteness must match exactly.
+
+    Args:
+        got: the target's tensor, any dtype and device.
+        expected: float64, CPU.
+        limit: float64, CPU, of the same shape.
+        interval: (2, *shape): the lowest and highest right answer where there are several (subgradients).
+
+    Returns:
+        The largest error as a share of its limit.
+
+    Raises:
+        Mismatch: an element is outside its limit, or the shapes differ.
+    """
+    check_form(name, got, expected)
+    dtype = got.dtype
+    got = got.detach().to("cpu", torch.float64)
+    if got.numel() == 0:
+        return 0.0
+    low, high = (expected, expected) if interval is None else interval.unbind(0)
+    rounded = expected.to(dtype).to(torch.float64)
+    finite = rounded.isfinite()
+
+    error = torch.maximum(low - got, got - high).clamp(min=0)
+    ratio = torch.where(error == 0, 0.0, error / limit)
+    same_kind = torch.where(rounded.isnan(), got.isnan(), got == rounded)
+    ratio = torch.where(finite, ratio.nan_to_num(nan=math.inf), torch.where(same_kind, 0.0, math.inf))
+    worst = int(ratio.argmax())
+    if ratio.flatten()[worst] <= 1:
+        return float(ratio.max())
+    mismatch = at_element(
+        name, worst, got, expected, limit=f"{limit.flatten()[worst]:.3g}", wrong=int((ratio > 1).sum())
+    )
+    mismatch.ratio = float(ratio.max())
+    raise mismatch
+
+
+def compare_exactly(name: str, got: Tensor, expected: Tensor) -> None:
+    """got == expected, bit for bit up to the sign of zero; expected is rounded to the dtype of got first.
+
+    Raises:
+        Mismatch: an element differs, or the shapes differ.
+    """
+    check_form(name, got, expected)
+    got, expected = got.detach().cpu(), expected.detach().cpu().to(got.dtype)
+    wrong = ~((got == expected) | (got.isnan() & expected.isnan()))
+    if not wrong.any():
+        return
+    got64, expected64 = got.to(torch.float64), expected.to(torch.float64)
+    gap = torch.where(wrong, (got64 - expected64).abs().nan_to_num(nan=math.inf), -1.0)
+    raise at_element(name, int(gap.argmax()), got64, expected64, limit="0 (exact)", wrong=int(wrong.sum()))
+
+
+def check_form(name: str, got: Tensor, expected: Tensor) -> None:
+    """Raises Mismatch unless `got` is a tensor of the expected shape."""
+    if not isinstance(got, Tensor):
+        raise Mismatch(f"{name} is a {type(got).__name__}, not a tensor", where=name, got=type(got).__name__)
+    if got.shape != expected.shape:
+        raise Mismatch(
+            f"{name} has shape {tuple(got.shape)}, expected {tuple(expected.shape)}",
+            where=f"{name}.shape",
+            expected=str(tuple(expected.shape)),
+            got=str(tuple(got.shape)),
+        )
+
+
+def at_element(name: str, flat: int, got: Tensor, expected: Tensor, limit: str, wrong: int) -> Mismatch:
+    """The Mismatch for one element of two float64 tensors."""
+    index = [int(i) for i in torch.unravel_index(torch.tensor(flat), got.shape)] if got.ndim else []
+    where = f"{name}{index}"
+    want, have = f"{expected.flatten()[flat]:.9g}", f"{got.flatten()[flat]:.9g}"
+    return Mismatch(
+        f"{where}: expected {want}, got {have}, limit {limit}",
+        where=where,
+        expected=want,
+        got=have,
+        limit=limit,
+        count=f"{wrong} of {got.numel()} elements",
+    )

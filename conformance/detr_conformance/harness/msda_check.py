@@ -1,0 +1,133 @@
+"""Comparisons that several tests of `ms_deform_attn` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.msda_cases import (
+    Filler,
+    Structure,
+    make_case,
+    pixels_of,
+    require,
+    structure_of,
+    to_locations,
+)
+from detr_conformance.harness.msda_oracle import Rounding, expectations, oracle, smooth_share
+from detr_conformance.harness.subject import Subject
+
+GRADIENTS = ("value", "sampling_locations", "attention_weights")
+
+
+def rounding_of(subject: Subject) -> Rounding:
+    return Rounding.of(subject.dtype, subject.variant("coordinates"))
+
+
+def agrees(subject: Subject, case: Case) -> None:
+    """The output lies within its limits."""
+    check_output(subject, subject.forward(case), case)
+
+
+def check_output(subject: Subject, output: Tensor, case: Case) -> None:
+    right = expectations(case, rounding_of(subject), backward=False)["output"]
+    subject.compare("output", output, right.expected, right.limit)
+
+
+def gradients_agree(subject: Subject, case: Case, names: Iterable[str] = GRADIENTS) -> None:
+    """The named gradients lie within their limits."""
+    check_gradients(subject, subject.run(case).gradients, case, names)
+
+
+def check_gradients(
+    subject: Subject, gradients: dict[str, Tensor | None], case: Case, names: Iterable[str] = GRADIENTS
+) -> None:
+    right = expectations(case, rounding_of(subject))
+    for name in names:
+        want = right[f"grad_{name}"]
+        subject.compare(
+            f"grad_{name}", subject.gradient(name, gradients), want.expected, want.limit, want.interval
+        )
+
+
+def exact_output(subject: Subject, case: Case) -> None:
+    """The output is the oracle's, rounded to the claimed dtype, bit for bit."""
+    subject.compare_exactly("output", subject.forward(case), oracle(case, backward=False)["output"])
+
+
+def exactly_zero(subject: Subject, name: str, tensor: Tensor) -> None:
+    subject.compare_exactly(name, tensor, torch.zeros_like(tensor))
+
+
+def require_smooth(subject: Subject, case: Case, share: float = 0.75) -> None:
+    """Location gradients are compared with one number, not with an interval, for at least this share of the samples."""
+    require(smooth_share(case, rounding_of(subject)) >= share, "too many samples near a kink")
+
+
+def dyadic_case(
+    subject: Subject,
+    s: Structure,
+    *seed: object,
+    fractions: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75),
+    pixels: Callable[[Filler, Structure], Tensor] | None = None,
+    weights: Callable[[Filler, Structure], Tensor] | None = None,
+    value: Callable[[Filler, Structure], Tensor] | None = None,
+    note: str = "dyadic",
+) -> Case:
+    """A case on which float32 arithmetic is exact in any order: sides are powers of two, coordinates whole quarters, values
+    and gradients small integers, weights quarters."""
+    fill = Filler(subject.dtype, subject.settings.seed, note, s, *seed)
+    if pixels is None:
+        cell = torch.floor(fill.uniform(0, 1, *s.samples, 2) * (s.sizes() + 1)) - 1
+        choice = torch.tensor(fractions, dtype=torch.float64)
+        part = choice[fill.integers(0, len(fractions) - 1, *s.samples, 2).long()]
+        where = cell + part
+    else:
+        where = pixels(fill, s)
+    case = make_case(
+        fill,
+        s,
+        locations=to_locations(where, s),
+        value=value(fill, s) if value else fill.integers(-3, 3, s.batch, s.cells, s.heads, s.channels),
+        weights=weights(fill, s) if weights else fill.integers(-4, 4, *s.samples) / 4,
+        grad_output=fill.integers(-2, 2, s.batch, s.queries, s.heads * s.channels),
+        note=note,
+    )
+    require(torch.equal(pixels_of(case), where), "a coordinate is not exact in the claimed dtype")
+    return case
+
+
+def cell_centres(fill: Filler, s: Structure) -> Tensor:
+    """A random cell's centre for every sample."""
+    return torch.floor(fill.uniform(0, 1, *s.samples, 2) * s.sizes())
+
+
+def touched_cells(case: Case, margin: float = 0.02) -> Tensor:
+    """(B, S, M) bool: cells that are a corner of some sample in range, or would be if it moved by `margin`."""
+    s = structure_of(case)
+    touched = torch.zeros(s.batch, s.cells + 1, s.heads, dtype=torch.bool)
+    pixels = pixels_of(case)
+    image = torch.arange(s.batch)[:, None, None, None, None].expand(s.samples)
+    head = torch.arange(s.heads)[:, None, None].expand(s.samples)
+    height, width = (side[:, None] for side in case["spatial_shapes"].unbind(-1))
+    start = case["level_start_index"][:, None]
+    for dy in (-margin, margin):
+        for dx in (-margin, margin):
+            corner = (pixels + torch.tensor((dx, dy))).clamp(-1e6, 1e6).floor().long()
+            for down in (0, 1):
+                for across in (0, 1):
+                    j, i = corner[..., 0] + across, corner[..., 1] + down
+                    valid = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+                    cell = torch.where(valid, start + i * width + j, s.cells)
+                    touched[image, cell, head] = True
+    return touched[:, :-1]
+
+
+def expect(condition: bool, message: str, **facts: str) -> None:
+    """Raises Mismatch with the message unless the condition holds."""
+    if not condition:
+        raise Mismatch(message, **facts)

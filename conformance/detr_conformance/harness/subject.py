@@ -1,0 +1,232 @@
+"""One operation of a target on one device and dtype, called with distrust."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detr_conformance.harness.case import TORCH_DTYPES, Case, lay_out, mixed_seed
+from detr_conformance.harness.drive import run_cases
+from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
+from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.operations import VARIANTS
+
+EXAMPLES = {"smoke": 4, "standard": 16, "thorough": 200}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was asked for."""
+
+    profile: str = "standard"
+    seed: int = 0
+    shrink: bool = True
+    replay: Case | None = None
+
+
+@dataclass
+class Result:
+    """What a call returned; gradients by the name of the argument (or parameter)."""
+
+    output: Tensor
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+
+
+@dataclass
+class Subject:
+    """What a test of the suite holds in its hands.
+
+    Attributes:
+        operation: the operation's id.
+        implementation: the target's callable.
+        dtype: the claimed dtype, by name.
+        worst_ratio: largest error over its limit so far; None until something was compared with a limit.
+        exact: how many results were compared exactly; None if none.
+        cases: how many cases were checked.
+    """
+
+    operation: str
+    implementation: Callable[..., Any]
+    dtype: str = "float32"
+    device: str = "cpu"
+    features: tuple[str, ...] = ("backward",)
+    variants: Mapping[str, str] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+    worst_ratio: float | None = None
+    exact: int | None = None
+    cases: int = 0
+    _held: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return TORCH_DTYPES[self.dtype]
+
+    @property
+    def backward(self) -> bool:
+        return "backward" in self.features
+
+    def variant(self, name: str) -> str:
+        return self.variants.get(name, VARIANTS[name][0])
+
+    def decide(self, test: SuiteTest) -> None:
+        """Runs a test over its cases (or over the one being replayed); raises drive.Failure."""
+        source = [self.settings.replay] if self.settings.replay is not None else test.cases(self)
+        examples = max(2, round(EXAMPLES[self.settings.profile] * test.share))
+        self.cases += run_cases(
+            source,
+            lambda case: self._property(test, case),
+            examples=examples,
+            seed_value=mixed_seed(self.settings.seed, test.name),
+            shrink=self.settings.shrink,
+        )
+
+    def _property(self, test: SuiteTest, case: Case) -> None:
+        # A held result belongs to the case that made it: each case must fail, or not, by itself.
+        self._held.clear()
+        test.property(self, case)
+
+    # -- calling -------------------------------------------------------------------------------------------
+
+    def arguments(self, case: Case) -> dict[str, Tensor]:
+        """Fresh tensors of the case on the subject's device, laid out as the case says."""
+        arguments = {}
+        for name, tensor in case.tensors.items():
+            if name == "grad_output":
+                continue
+            moved = tensor.to(self.device)
+            arguments[name] = lay_out(moved, case.layout) if moved.is_floating_point() else moved.clone()
+        return arguments
+
+    def call(self, arguments: dict[str, Tensor]) -> Tensor:
+        """Calls the implementation on poisoned memory; afterwards every argument must be what it was, byte for byte,
+        and the results of earlier calls of the case too."""
+        private = {name: tensor.detach().clone() for name, tensor in arguments.items()}
+        _poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)
+        with explained("the call"):
+            output = self.implementation(*arguments.values())
+        for name, tensor in arguments.items():
+            if not _same_bytes(tensor, private[name]):
+                raise Mismatch(f"the call changed its argument {name}", where=name)
+        self._check_held()
+        if isinstance(output, Tensor):
+            self._held.append((output, output.detach().clone()))
+        return output
+
+    def forward(self, case: Case) -> Tensor:
+        """The output for a case, without gradients."""
+        return self.call(self.arguments(case))
+
+    def run(self, case: Case, wanted: tuple[str, ...] | None = None) -> Result:
+        """Output, and gradients of the floating arguments named in `wanted` (all by default)."""
+        arguments = self.arguments(case)
+        floating = {name: t for name, t in arguments.items() if t.is_floating_point()}
+        wanted = tuple(floating) if wanted is None else wanted
+        for name in wanted:
+            floating[name].requires_grad_()
+        output = self.call(arguments)
+        grad_output = lay_out(case["grad_output"].to(self.device), case.layout)
+        gradients = self.pull_back(output, grad_output, {name: floating[name] for name in wanted})
+        return Result(output, gradients)
+
+    def pull_back(
+        self, output: Tensor, grad_output: Tensor, inputs: dict[str, Tensor], retain_graph: bool = False
+    ) -> dict[str, Tensor | None]:
+        """The gradients of the inputs; neither they nor grad_output may be changed by the backward pass."""
+        check_form("output", output, grad_output)
+        before = grad_output.detach().clone()
+        private = {name: tensor.detach().clone() for name, tensor in inputs.items()}
+        _poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)
+        with explained("backward"):
+            gradients = torch.autograd.grad(
+                output, list(inputs.values()), grad_output, retain_graph=retain_graph, allow_unused=True
+            )
+        if not _same_bytes(grad_output, before):
+            raise Mismatch("backward changed the gradient of the output", where="grad_output")
+        for name, tensor in inputs.items():
+            if not _same_bytes(tensor.detach(), private[name]):
+                raise Mismatch(f"backward changed the argument {name}", where=name)
+        return dict(zip(inputs, gradients, strict=True))
+
+    def _check_held(self) -> None:
+        for held, copy in self._held:
+            if not _same_bytes(held.detach(), copy):
+                raise Mismatch("a later call changed the output of an earlier one", where="output")
+
+    def drop_held(self) -> None:
+        """Forgets earlier outputs, which the test is about to modify itself."""
+        self._held.clear()
+
+    def replacing(self, implementation: Callable[..., Any]) -> Subject:
+        """The same subject with another callable (a compiled one, say)."""
+        return replace(self, implementation=implementation, worst_ratio=None, exact=None, cases=0, _held=[])
+
+    def absorb(self, other: Subject) -> None:
+        """Takes over what another subject measured."""
+        if other.worst_ratio is not None:
+            self.worst_ratio = max(other.worst_ratio, self.worst_ratio or 0.0)
+
+    # -- comparing -----------------------------------------------------------------------------------------
+
+    def compare(
+        self, name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: Tensor | None = None
+    ) -> None:
+        """`mismatch.compare`, remembering the worst ratio."""
+        ratio = compare(name, got, expected, limit, interval)
+        self.worst_ratio = max(ratio, self.worst_ratio or 0.0)
+
+    def compare_exactly(self, name: str, got: Tensor, expected: Tensor) -> None:
+        """`mismatch.compare_exactly`, remembering that something was compared."""
+        self.exact = (self.exact or 0) + 1
+        compare_exactly(name, got, expected)
+
+    def gradient(self, name: str, gradients: Mapping[str, Tensor | None]) -> Tensor:
+        """One gradient, which must be there."""
+        gradient = gradients.get(name)
+        if gradient is None:
+            raise Mismatch(f"{name} got no gradient", where=f"grad_{name}", expected="a tensor", got="None")
+        return gradient
+
+
+class explained:
+    """Turns whatever a target raises into a Mismatch that names the exception and the target's own line."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception) or isinstance(error, Mismatch):
+            return
+        text = str(error).strip().splitlines()
+        frame = traceback.extract_tb(trace)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        raise Raised(
+            f"{self.what} raised {type(error).__name__}: {text[0] if text else ''} ({where})",
+            got=type(error).__name__,
+            expected="a result",
+            detail="".join(traceback.format_exception(error)[-12:]),
+        ) from error
+
+
+def _same_bytes(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    a, b = a.detach().contiguous(), b.detach().contiguous()
+    return torch.equal(a.flatten().view(torch.uint8), b.flatten().view(torch.uint8))
+
+
+def _poison(device: str, sizes: set[int], dtype: torch.dtype) -> None:
+    """Fills memory of the sizes about to be allocated with NaN, and frees it again."""
+    for size in sizes:
+        if size * 8 > 1 << 26:
+            continue
+        blocks = [torch.full((size,), torch.nan, dtype=dtype, device=device) for _ in range(2)]
+        del blocks

@@ -1,0 +1,189 @@
+"""The pytest plugin: `--detr-target` and its companions, one parameter a device and dtype, and the event stream.
+
+Loaded into every pytest run where detr-spec is installed, so it imports nothing heavy until a target is named.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from detr_conformance.session import Session
+
+EXIT_CANNOT_TELL = 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("detr", "detr-spec conformance")
+    group.addoption(
+        "--detr-target",
+        metavar="TARGET",
+        help="implementation to check: name, module:attribute or file.py:attribute",
+    )
+    group.addoption(
+        "--detr-operation",
+        metavar="ID",
+        action="append",
+        default=[],
+        help="check only this operation (repeatable)",
+    )
+    group.addoption(
+        "--detr-profile",
+        choices=("smoke", "standard", "thorough"),
+        default="standard",
+        help="how many cases; thorough is random",
+    )
+    group.addoption("--detr-device", metavar="D", help="run on this device only")
+    group.addoption("--detr-dtype", metavar="T", help="run in this dtype only")
+    group.addoption("--detr-seed", metavar="N", type=int, default=0, help="seed of all cases")
+    group.addoption("--detr-json", metavar="F", help="write the JSON report here")
+    group.addoption("--detr-cases", metavar="DIR", default="detr-cases", help="where failing cases are saved")
+    group.addoption("--detr-replay", metavar="F", help="run only the case in this file")
+    group.addoption("--detr-events", metavar="F", help="append one JSON event a line to this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "covers(*clauses): the clauses of the spec that a test decides")
+    if not config.getoption("--detr-target"):
+        return
+    from detr_conformance.session import Session, SetupError
+
+    try:
+        config.stash[SESSION] = Session.from_options(config.option)
+    except SetupError as error:
+        _tell(config, {"event": "error", "message": str(error)})
+        pytest.exit(f"cannot tell: {error}", returncode=EXIT_CANNOT_TELL)
+    if _is_controller(config):
+        config.pluginmanager.register(Reporter(config), "detr-reporter")
+
+
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
+
+
+def _is_controller(config: pytest.Config) -> bool:
+    return not hasattr(config, "workerinput")
+
+
+def _tell(config: pytest.Config, event: dict[str, Any]) -> None:
+    path = config.getoption("--detr-events")
+    if path and _is_controller(config):
+        with Path(path).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(event, allow_nan=False) + "\n")
+
+
+# -- collection -----------------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One parameter for each device and dtype that the target claims and the test applies to."""
+    test = getattr(metafunc.function, "suite_test", None)
+    if test is None:
+        return
+    session = metafunc.config.stash.get(SESSION, None)
+    if session is None:
+        raise pytest.UsageError(
+            "the conformance suite needs --detr-target TARGET, the implementation to check"
+        )
+    parameters = session.parameters(metafunc.module.OPERATION, test)
+    metafunc.parametrize("subject", parameters, ids=[p.id for p in parameters], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out operations and tests that were not asked for."""
+    session = config.stash.get(SESSION, None)
+    if session is None:
+        return
+    kept = [
+        item for item in items if not _is_suite_test(item) or session.selects(_operation(item), item.name)
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+    for item in items:
+        if _is_suite_test(item):
+            item.add_marker(pytest.mark.covers(*_suite_test(item).clauses))
+
+
+def _is_suite_test(item: pytest.Item) -> bool:
+    return hasattr(getattr(item, "function", None), "suite_test")
+
+
+def _suite_test(item: pytest.Item) -> Any:
+    return item.function.suite_test  # type: ignore[attr-defined]
+
+
+def _operation(item: pytest.Item) -> str:
+    return str(item.module.OPERATION)  # type: ignore[attr-defined]
+
+
+# -- running --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest) -> Any:
+    """The target's operation on one device and dtype."""
+    parameter = request.param
+    if parameter.absent:
+        pytest.skip(parameter.absent)
+    return request.config.stash[SESSION].subject(request.module.OPERATION, parameter)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attaches to each report of a suite test what the JSON report needs."""
+    report = yield
+    session = item.config.stash.get(SESSION, None)
+    if session is None or not _is_suite_test(item):
+        return report
+    if report.when == "call" or (report.when == "setup" and not report.passed):
+        outcome = session.outcome(item, call.excinfo.value if call.excinfo else None)
+        report.user_properties.append(("detr", outcome.event))
+        if outcome.text is not None:
+            report.longrepr = outcome.text
+    return report
+
+
+class Reporter:
+    """Writes events and the JSON report; in the controlling process only."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.session = config.stash[SESSION]
+        self.events: list[dict[str, Any]] = []
+        self.clauses: dict[str, tuple[str, ...]] = {}
+        self.started = time.monotonic()
+        self._send(self.session.start_event())
+
+    def _send(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        _tell(self.config, event)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.items:
+            self.clauses = {
+                item.nodeid: _suite_test(item).clauses for item in session.items if _is_suite_test(item)
+            }
+            self._send({"event": "collected", "tests": len(self.clauses)})
+
+    def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
+        self._send(
+            {"event": "running", "test": Path(nodeid).name, "clauses": list(self.clauses.get(nodeid, ()))}
+        )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, event in report.user_properties:
+            if name == "detr" and (report.when == "call" or not report.passed):
+                self._send({**event, "seconds": round(report.duration, 4)})  # type: ignore[dict-item]
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        seconds = round(time.monotonic() - self.started, 2)
+        self._send({"event": "finish", "exit": int(exitstatus), "seconds": seconds})
+        if path := self.config.getoption("--detr-json"):
+            self.session.write_report(self.events, Path(path))

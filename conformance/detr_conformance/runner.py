@@ -1,0 +1,153 @@
+"""Run the suite in a pytest process of its own, shielded from the user's pytest configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import FrameType
+
+from detr_conformance.events import Event, Tail
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 10.0  # between the last event and the end of the process
+OUTPUT_LINES = 25
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the suite to run, and how: the options of `detr-spec check`."""
+
+    operations: tuple[str, ...] = ()
+    profile: str = "standard"
+    device: str | None = None
+    dtype: str | None = None
+    seed: int = 0
+    jobs: int = 1
+    cases_dir: str = "detr-cases"
+    replay: str | None = None
+
+
+def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
+    """The command line of the suite's process."""
+    package = Path(str(files("detr_conformance")))
+    command = [sys.executable, "-P", "-m", "pytest", str(package / "suite")]
+    command += ["-c", str(package / "isolated.ini"), "--rootdir", str(package / "suite")]
+    command += [
+        "--noconftest",
+        "--import-mode=append",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "detr_conformance.plugin",
+    ]
+    command += ["--quiet", "--color=no", "--tb=short"]
+    if selection.jobs > 1:
+        command += ["-p", "xdist.plugin", "-n", str(selection.jobs)]
+    command += [f"--detr-target={target}", f"--detr-events={events}", f"--detr-cases={selection.cases_dir}"]
+    command += [f"--detr-profile={selection.profile}", f"--detr-seed={selection.seed}"]
+    command += [f"--detr-operation={operation}" for operation in selection.operations]
+    for option in ("device", "dtype", "replay"):
+        if (value := getattr(selection, option)) is not None:
+            command.append(f"--detr-{option}={value}")
+    return command
+
+
+def suite_environment() -> dict[str, str]:
+    """The user's environment without what would reach into pytest."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def replay_command(target: str, case_file: str) -> str:
+    """What a user types to run one failing case again."""
+    return shlex.join(["detr-spec", "check", target, "--replay", case_file])
+
+
+def run_suite(target: str, selection: Selection) -> Generator[Event, None, None]:
+    """Yield the suite's events as they come, and at last `died` if the process ended before it was finished.
+
+    Closing the generator, Ctrl-C and a polite kill all end the process and its children.
+    """
+    with tempfile.TemporaryDirectory(prefix="detr-spec-") as folder:
+        events, output = Path(folder) / "events.jsonl", Path(folder) / "output.txt"
+        with output.open("wb") as sink, _terminated_like_interrupted():
+            process = subprocess.Popen(
+                suite_command(target, selection, events),
+                env=suite_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that Ctrl-C reaches us alone, and we end the whole group
+            )
+            try:
+                yield from _follow(process, Tail(events), output)
+            finally:
+                _end(process)
+
+
+def _follow(process: subprocess.Popen[bytes], tail: Tail, output: Path) -> Iterator[Event]:
+    finished = False
+    while process.poll() is None:
+        for event in tail.new():
+            yield event
+            finished = finished or event["event"] == "finish"
+        if finished:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GRACE_SECONDS)
+            return
+        time.sleep(POLL_SECONDS)
+    for event in tail.new():
+        yield event
+        finished = finished or event["event"] == "finish"
+    if not finished:
+        yield _death(process.returncode, output)
+
+
+def _death(returncode: int, output: Path) -> Event:
+    lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {
+        "event": "died",
+        "returncode": returncode,
+        "signal": signal.Signals(-returncode).name if returncode < 0 else None,
+        "output": lines[-OUTPUT_LINES:],
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and, where there are process groups, whatever it started."""
+    for ending, patience in (("SIGTERM", 2.0), ("SIGKILL", None)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, getattr(signal, ending))
+            elif process.poll() is None:
+                process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=patience)
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Without this a SIGTERM from a CI system would leave the suite's process running."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

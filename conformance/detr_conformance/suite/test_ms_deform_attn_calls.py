@@ -1,0 +1,395 @@
+"""How `ms_deform_attn` may be called: sizes, memory, state, modes, errors. Clauses: spec chapter 1, from MSDA-42 on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.msda_cases import (
+    Filler,
+    Structure,
+    case_at,
+    drawn_cases,
+    everywhere,
+    inside,
+    make_case,
+    one_cell,
+    outside,
+    require,
+    structure_of,
+)
+from detr_conformance.harness.msda_check import (
+    GRADIENTS,
+    agrees,
+    check_gradients,
+    check_output,
+    expect,
+    gradients_agree,
+)
+from detr_conformance.harness.msda_oracle import Rounding, expectations
+from detr_conformance.harness.subject import Subject, explained
+from detr_conformance.harness.suite_test import covers
+
+OPERATION = "ms_deform_attn"
+
+
+def whole(subject: Subject, case: Case) -> None:
+    """Output and gradients lie within their limits; the gradients where the target has them."""
+    if not subject.backward:
+        agrees(subject, case)
+        return
+    result = subject.run(case)
+    check_output(subject, result.output, case)
+    check_gradients(subject, result.gradients, case)
+
+
+# -- sizes --------------------------------------------------------------------------------------------------
+
+
+def nothing_to_do(subject: Subject) -> Iterator[Case]:
+    fill = Filler(subject.dtype, "empty")
+    for sizes in ({"batch": 0}, {"queries": 0}):
+        s = Structure(**sizes)  # type: ignore[arg-type]
+        name = next(iter(sizes))
+        yield make_case(fill, s, locations=fill.uniform(0, 1, *s.samples, 2), note=f"{name}: 0")
+
+
+@covers("MSDA-42", cases=nothing_to_do)
+def test_nothing_to_do(subject: Subject, case: Case) -> None:
+    s = structure_of(case)
+    expected = torch.zeros(s.batch, s.queries, s.heads * s.channels)
+    subject.compare_exactly("output", subject.forward(case), expected)
+    if subject.backward:
+        gradients = subject.run(case).gradients
+        for name in GRADIENTS:
+            subject.compare_exactly(
+                f"grad_{name}", subject.gradient(name, gradients), torch.zeros(case[name].shape)
+            )
+
+
+def empty_levels(subject: Subject) -> Iterator[Case]:
+    for levels in (((4, 8), (0, 5), (2, 2)), ((3, 0), (4, 8))):
+        fill = Filler(subject.dtype, "empty level", levels)
+        s = Structure(levels)
+        yield make_case(
+            fill, s, locations=fill.uniform(-0.1, 1.1, *s.samples, 2), note="a level without cells"
+        )
+
+
+@covers("MSDA-43", cases=empty_levels)
+def test_empty_levels(subject: Subject, case: Case) -> None:
+    whole(subject, case)
+
+
+def counts(subject: Subject) -> Iterator[Case]:
+    small = {"levels": ((3, 4), (2, 2)), "points": 2}
+    for batch in (1, 3, 65, 96):
+        yield case_at(subject, Structure(**small, batch=batch, queries=2, heads=1, channels=2), everywhere)  # type: ignore[arg-type]
+    for queries in (1, 2, 31, 32, 33, 63, 65, 100, 127, 129, 257, 1025):
+        yield case_at(subject, Structure(**small, batch=1, queries=queries, heads=1, channels=4), everywhere)  # type: ignore[arg-type]
+    yield case_at(
+        subject, Structure(((3, 4),), 1, 33_000, 2, 1, 1), everywhere, note="65,535 queries * heads"
+    )
+
+
+@covers("MSDA-50", cases=counts)
+def test_any_batch_and_queries(subject: Subject, case: Case) -> None:
+    whole(subject, case)
+
+
+def sizes(subject: Subject) -> Iterator[Case]:
+    base = {"levels": ((5, 6), (3, 4)), "batch": 2, "queries": 5}
+    for channels in (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 31, 32, 33, 48, 64, 71, 96, 128, 130, 256):
+        yield case_at(subject, Structure(**base, heads=2, channels=channels, points=3), everywhere)  # type: ignore[arg-type]
+    for heads in (1, 3, 5, 7, 8, 12, 16):
+        yield case_at(subject, Structure(**base, heads=heads, channels=4, points=3), everywhere)  # type: ignore[arg-type]
+    for points in (1, 2, 3, 5, 7, 8, 9, 16, 17, 33):
+        yield case_at(subject, Structure(**base, heads=2, channels=4, points=points), everywhere)  # type: ignore[arg-type]
+    for levels in (1, 3, 4, 5, 6, 9):
+        shapes = tuple((2 + level % 3, 7 - level % 5) for level in range(levels))
+        yield case_at(subject, Structure(shapes, queries=5, heads=2, channels=4, points=4), everywhere)
+    for shapes in (((1, 1),), ((1, 9), (9, 1)), ((64, 2), (1, 50)), ((100, 3),)):
+        yield case_at(subject, Structure(shapes, queries=9, heads=2, channels=4, points=4), everywhere)
+    for channels, points, levels in ((32, 4, 4), (32, 8, 4), (16, 4, 3), (64, 4, 4), (32, 4, 1)):
+        shapes = tuple((9 - 2 * level, 8 - level) for level in range(levels))
+        yield case_at(
+            subject, Structure(shapes, 1, 9, 8, channels, points), everywhere, note="published sizes"
+        )
+
+
+@covers("MSDA-51", cases=sizes)
+def test_any_sizes(subject: Subject, case: Case) -> None:
+    whole(subject, case)
+
+
+# -- memory and state ---------------------------------------------------------------------------------------
+
+
+@covers("MSDA-44", cases=lambda subject: drawn_cases(subject, layouts=LAYOUTS[1:]), share=0.6)
+def test_any_strides(subject: Subject, case: Case) -> None:
+    whole(subject, case)
+
+
+@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), everywhere, note="expanded")])
+def test_expanded_arguments(subject: Subject, case: Case) -> None:
+    """Stride zero: one map for all images, one set of locations and weights for all queries."""
+    expanded = {
+        "value": case["value"][:1].expand_as(case["value"]),
+        "sampling_locations": case["sampling_locations"][:, :1].expand_as(case["sampling_locations"]),
+        "attention_weights": case["attention_weights"][:, :1].expand_as(case["attention_weights"]),
+    }
+    for name, tensor in expanded.items():
+        arguments = subject.arguments(case)
+        arguments[name] = (
+            tensor[:1].to(subject.device).expand_as(tensor)
+            if name == "value"
+            else _expand_rows(tensor[:, :1].to(subject.device), tensor.shape)
+        )
+        require(0 in arguments[name].stride(), "nothing is expanded")
+        check_output(subject, subject.call(arguments), case.having(**{name: tensor.contiguous()}))
+
+
+def _expand_rows(row: Tensor, shape: torch.Size) -> Tensor:
+    return row.expand(shape)
+
+
+@covers("MSDA-45", cases=lambda subject: drawn_cases(subject), share=0.3)
+def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
+    """`Subject.call` and `Subject.pull_back` compare every argument byte for byte."""
+    with torch.no_grad():
+        subject.forward(case)
+    check_output(subject, subject.forward(case), case)
+    if subject.backward:
+        gradients_agree(subject, case)
+
+
+@covers("MSDA-46", cases=lambda subject: [case_at(subject, Structure(), everywhere, note="output")])
+def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
+    arguments = subject.arguments(case)
+    first = subject.call(arguments)
+    storages = {tensor.untyped_storage().data_ptr(): name for name, tensor in arguments.items()}
+    shared = storages.get(first.untyped_storage().data_ptr())
+    expect(shared is None, f"the output shares memory with {shared}", where="output")
+    other = case_at(subject, structure_of(case), inside, note="a later call")
+    second = subject.forward(other)  # `Subject.call` also verifies that the first output has not changed
+    expect(
+        first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr(),
+        "two calls returned the same memory",
+        where="output",
+    )
+    check_output(subject, first, case)
+    if subject.backward:
+        arguments = subject.arguments(case)
+        inputs = {name: arguments[name].requires_grad_() for name in GRADIENTS}
+        output = subject.call(arguments)
+        with explained("modifying the output in place"):
+            output.add_(1)
+        subject.drop_held()
+        check_gradients(
+            subject, subject.pull_back(output, case["grad_output"].to(subject.device), inputs), case
+        )
+
+
+def pairs(subject: Subject) -> Iterator[Case]:
+    yield case_at(subject, Structure(), everywhere, note="first contents")
+
+
+@covers("MSDA-47", cases=pairs)
+def test_no_memory_of_earlier_contents(subject: Subject, case: Case) -> None:
+    """New contents in the same storage; then the same number of cells in levels of another shape."""
+    arguments = subject.arguments(case)
+    check_output(subject, subject.call(arguments), case)
+    other = case_at(subject, structure_of(case), inside, note="second contents")
+    for name, tensor in arguments.items():
+        tensor.copy_(other[name])
+    check_output(subject, subject.call(arguments), other)
+    turned = case_at(subject, Structure(((7, 5), (4, 3))), everywhere, note="levels turned")
+    for name, tensor in arguments.items():
+        tensor.copy_(turned[name])
+    check_output(subject, subject.call(arguments), turned)
+
+
+@covers(
+    "MSDA-47", cases=lambda subject: [case_at(subject, Structure(), where) for where in (outside, everywhere)]
+)
+def test_no_uninitialised_memory(subject: Subject, case: Case) -> None:
+    """torch fills new memory with NaN in this mode."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    fill_before = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        whole(subject, case)
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill_before
+
+
+def contention(subject: Subject) -> Iterator[Case]:
+    s = Structure(((4, 5), (3, 2)), queries=600, heads=2, channels=8, points=4, batch=1)
+    yield case_at(subject, s, one_cell, note="all samples on one cell")
+
+
+@covers("MSDA-48", cases=contention, feature="deterministic")
+def test_deterministic(subject: Subject, case: Case) -> None:
+    results = [subject.run(case) if subject.backward else None for _ in range(3)]
+    outputs = [subject.forward(case) for _ in range(3)]
+    for again in outputs[1:]:
+        subject.compare_exactly("output of the second call", again, outputs[0])
+    first = results[0]
+    for result in results[1:]:
+        if result is not None and first is not None:
+            for name in GRADIENTS:
+                again, before = (subject.gradient(name, r.gradients) for r in (result, first))
+                subject.compare_exactly(f"grad_{name} of the second call", again, before)
+
+
+GLOBAL_STATE: dict[str, Callable[[], object]] = {
+    "the default dtype": torch.get_default_dtype,
+    "grad mode": torch.is_grad_enabled,
+    "the number of threads": torch.get_num_threads,
+    "the deterministic-algorithms flag": torch.are_deterministic_algorithms_enabled,
+    "the float32 matmul precision": torch.get_float32_matmul_precision,
+    "autocast": lambda: torch.is_autocast_enabled("cpu"),
+    "torch's random state": lambda: torch.get_rng_state().tolist(),
+    "Python's random state": random.getstate,
+    "NumPy's random state": lambda: repr(numpy.random.get_state()),  # noqa: NPY002
+    "anomaly detection": torch.is_anomaly_enabled,
+}
+
+
+@covers("MSDA-49", cases=lambda subject: [case_at(subject, Structure(), everywhere, note="state")])
+def test_no_side_effects(subject: Subject, case: Case) -> None:
+    before = {name: read() for name, read in GLOBAL_STATE.items()}
+    try:
+        whole(subject, case)
+        with torch.no_grad():
+            subject.forward(case)
+    finally:
+        after = {name: read() for name, read in GLOBAL_STATE.items()}
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        torch.set_num_threads(before["the number of threads"])  # type: ignore[arg-type]
+        torch.use_deterministic_algorithms(bool(before["the deterministic-algorithms flag"]))
+    for name, value in before.items():
+        expect(after[name] == value, f"the call changed {name}", where=name)
+
+
+# -- modes --------------------------------------------------------------------------------------------------
+
+
+@covers("MSDA-53", cases=lambda subject: drawn_cases(subject), share=0.3)
+def test_without_gradients(subject: Subject, case: Case) -> None:
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            arguments = subject.arguments(case)
+            if mode is torch.no_grad and subject.backward:
+                arguments["value"].requires_grad_()
+            output = subject.call(arguments)
+            expect(not output.requires_grad, f"under {mode.__name__} the output asks for gradients")
+            check_output(subject, output, case)
+
+
+@covers(
+    "MSDA-54",
+    cases=lambda subject: [case_at(subject, Structure(), everywhere, note="autocast")],
+    feature="autocast",
+    dtypes=("float32",),
+)
+def test_autocast(subject: Subject, case: Case) -> None:
+    arguments = subject.arguments(case)
+    inputs = {name: arguments[name].requires_grad_() for name in GRADIENTS if subject.backward}
+    with torch.autocast(subject.device, dtype=torch.bfloat16):
+        output = subject.call(arguments)
+    right = expectations(case, Rounding.coarse("bfloat16"))
+    subject.compare("output", output, right["output"].expected, right["output"].limit)
+    if subject.backward:
+        gradients = subject.pull_back(output, case["grad_output"].to(output), inputs)
+        for name in GRADIENTS:
+            gradient, want = subject.gradient(name, gradients), right[f"grad_{name}"]
+            expect(
+                gradient.dtype == torch.float32, f"grad_{name} has dtype {gradient.dtype}, expected float32"
+            )
+            subject.compare(f"grad_{name}", gradient, want.expected, want.limit, want.interval)
+
+
+class _Wrapped(nn.Module):
+    """torch.export takes modules."""
+
+    def __init__(self, implementation: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.implementation = implementation
+
+    def forward(self, *arguments: Tensor) -> Tensor:
+        return self.implementation(*arguments)
+
+
+@covers(
+    "MSDA-55",
+    cases=lambda subject: [case_at(subject, Structure(), everywhere, note="compiled")],
+    feature="compile",
+    once=True,
+)
+def test_captured_whole(subject: Subject, case: Case) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(subject.implementation, fullgraph=True, backend="aot_eager")
+    captured = subject.replacing(compiled)
+    whole(captured, case)
+    whole(captured, case_at(subject, structure_of(case), inside, note="compiled, other contents"))
+    subject.absorb(captured)
+
+
+@covers(
+    "MSDA-56",
+    cases=lambda subject: [case_at(subject, Structure(), everywhere, note="exported")],
+    feature="export",
+    once=True,
+)
+def test_exported_whole(subject: Subject, case: Case) -> None:
+    arguments = tuple(subject.arguments(case).values())
+    with torch.no_grad(), explained("torch.export.export"):
+        program = torch.export.export(_Wrapped(subject.implementation), arguments).module()
+    exported = subject.replacing(program)
+    agrees(exported, case)
+    agrees(exported, case_at(subject, structure_of(case), inside, note="exported, other contents"))
+    subject.absorb(exported)
+
+
+# -- errors -------------------------------------------------------------------------------------------------
+
+
+def disagreeing(subject: Subject) -> Iterator[Case]:
+    """Arguments that disagree, each in a way that reads nothing out of bounds if it is not noticed."""
+    case = case_at(subject, Structure(), inside, note="well formed")
+    value, weights = case["value"], case["attention_weights"]
+    yield Case(
+        {**case.tensors, "value": torch.cat((value, value[:, :4]), 1)}, note="S is not the sum of H * W"
+    )
+    fewer = case["sampling_locations"][:, :, :, :1], weights[:, :, :, :1]
+    yield Case(
+        {**case.tensors, "sampling_locations": fewer[0], "attention_weights": fewer[1]},
+        note="locations for one level, shapes for two",
+    )
+    yield Case(
+        {**case.tensors, "attention_weights": torch.cat((weights, weights), -1)},
+        note="weights for twice P points",
+    )
+
+
+@covers("MSDA-57", cases=disagreeing, once=True)
+def test_disagreeing_arguments_raise(subject: Subject, case: Case) -> None:
+    arguments = subject.arguments(case)
+    try:
+        subject.implementation(*arguments.values())
+    except Exception:
+        return
+    raise Mismatch(f"no error, although {case.note}", expected="an exception", got="a result")

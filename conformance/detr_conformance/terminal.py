@@ -1,0 +1,241 @@
+"""A report for human eyes: a table by clause, what failed and how to see it again, one line of verdict."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from detr_conformance.clauses import Chapter, Clause, natural_key
+from detr_conformance.report import Report
+
+STYLES = {
+    "pass": "green",
+    "fail": "bold red",
+    "warn": "yellow",
+    "deviation": "magenta",
+    "not-provided": "dim",
+    "not-exercised": "dim",
+    "error": "bold red",
+}
+SILENT = ("not-provided", "not-exercised")
+DETAIL_LINES = 20
+
+
+def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) -> None:
+    """The whole of one target's report."""
+    clauses = {clause.id: clause for chapter in chapters for clause in chapter.clauses}
+    console.print(_heading(report))
+    console.print(_clause_table(report, chapters))
+    for line in _silent_lines(report):
+        console.print(line)
+    for clause_id, entry in report["clauses"].items():
+        if entry["verdict"] in ("fail", "warn"):
+            _print_failure(console, report, clauses[clause_id], entry)
+    _print_deviations(console, report)
+    console.print()
+    console.print(verdict_line(report))
+
+
+def print_summary(console: Console, reports: Iterable[Report]) -> None:
+    """One row a target."""
+    table = _plain_table("target", "version", "verdict", "clauses")
+    for report in reports:
+        name, version = report["target"]["name"], report["target"]["version"] or ""
+        told = report["message"] if report["verdict"] == "error" else _counts(report)
+        table.add_row(Text(name), Text(version), _verdict(report["verdict"]), Text(told or ""))
+    console.print()
+    console.print(table)
+
+
+def verdict_line(report: Report) -> Text:
+    """Whether the target conforms, and the counts."""
+    name, verdict = report["target"]["name"], report["verdict"]
+    said = {
+        "pass": f"{name} conforms: {_counts(report)}",
+        "fail": f"{name} does not conform: {_counts(report)}",
+        "error": f"cannot tell whether {name} conforms: {report['message']}",
+    }[verdict]
+    seconds = report["times"]["seconds"]
+    took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
+    return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took)
+
+
+def _counts(report: Report) -> str:
+    counts = Counter(entry["verdict"] for entry in report["clauses"].values())
+    words = {
+        "fail": ("fails", "fail"),
+        "pass": ("passes", "pass"),
+        "warn": ("warning", "warnings"),
+        "deviation": ("known deviation", "known deviations"),
+        "not-provided": ("not provided", "not provided"),
+        "not-exercised": ("not exercised", "not exercised"),
+    }
+    told = [f"{counts[key]} {word[counts[key] != 1]}" for key, word in words.items() if counts[key]]
+    unattached = report["verdict"] == "fail" and not counts["fail"]
+    return ", ".join(([report["message"]] if unattached else []) + told)
+
+
+def _heading(report: Report) -> Text:
+    target, environment = report["target"], report["environment"]
+    version = f" {target['version']}" if target["version"] else ""
+    about = [
+        f"{key} {environment[key]}" for key in ("profile", "seed", "torch", "device") if key in environment
+    ]
+    return Text.assemble("\n", (f"{target['name']}{version}", "bold"), "   ", (", ".join(about), "dim"))
+
+
+def _plain_table(*columns: str) -> Table:
+    return Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+
+
+def _clause_table(report: Report, chapters: Sequence[Chapter]) -> Table:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+    table.add_column("clause", no_wrap=True)
+    table.add_column("requirement", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("tests", no_wrap=True, justify="right")
+    table.add_column("worst error / limit", no_wrap=True)
+    for chapter in chapters:
+        rows = [
+            (clause, report["clauses"][clause.id])
+            for clause in sorted(chapter.clauses, key=lambda clause: natural_key(clause.id))
+            if clause.id in report["clauses"] and report["clauses"][clause.id]["verdict"] not in SILENT
+        ]
+        if rows:
+            table.add_row()
+            table.add_row("", Text(chapter.title, style="bold"))
+        for clause, entry in rows:
+            should = " (SHOULD)" if clause.level == "SHOULD" else ""
+            table.add_row(
+                clause.id,
+                Text(clause.short + should),
+                _verdict(entry["verdict"]),
+                str(len(entry["tests"])),
+                _worst(entry),
+            )
+    return table
+
+
+def _verdict(verdict: str) -> Text:
+    return Text(verdict.upper() if verdict in ("fail", "error") else verdict, style=STYLES[verdict])
+
+
+def _worst(entry: Mapping[str, Any]) -> Text:
+    """The largest error as a share of its limit, or the mismatches of the exact tier, and where."""
+    several = len(entry["worst_error_ratio"]) > 1
+    ratios = list(_leaves(entry["worst_error_ratio"]))
+    mismatches = list(_leaves(entry["mismatches"]))
+    ratio, where = max(ratios, default=(None, ()))
+    wrong, wrong_where = max(mismatches, default=(None, ()))
+    if wrong:
+        return Text(f"{wrong} mismatches {_where(wrong_where, several)}", style="red")
+    if ratio is not None:
+        return Text(f"{_ratio(ratio):<5} {_where(where, several)}", style="red" if ratio > 1 else "")
+    return Text("exact" if mismatches else "", style="dim")
+
+
+def _leaves(nested: Mapping[str, Any]) -> Iterator[tuple[float, tuple[str, ...]]]:
+    for operation, devices in nested.items():
+        for device, dtypes in devices.items():
+            for dtype, number in dtypes.items():
+                if number is not None:
+                    yield number, (operation, device, dtype)
+
+
+def _where(place: tuple[str, ...], several_operations: bool) -> str:
+    operation, device, dtype = place
+    named = [dtype, "" if device in ("cpu", "-") else device, operation if several_operations else ""]
+    return " ".join(part for part in named if part and part != "-")
+
+
+def _ratio(ratio: float) -> str:
+    if ratio == 0:
+        return "0"
+    if ratio < 0.01:
+        return "<0.01"
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}" if ratio < 1e5 else f"{ratio:.0e}"
+
+
+def _silent_lines(report: Report) -> Iterator[Text]:
+    """Clauses without a verdict, a line for each kind and reason."""
+
+    def kind(item: tuple[str, Mapping[str, Any]]) -> tuple[str, str]:
+        return item[1]["verdict"], item[1]["message"] or ""
+
+    silent = [item for item in report["clauses"].items() if item[1]["verdict"] in SILENT]
+    if silent:
+        yield Text()
+    for (verdict, message), items in groupby(sorted(silent, key=kind), key=kind):
+        ids = compact_ids([clause_id for clause_id, _ in items])
+        yield Text(f"{verdict.replace('-', ' ')}: {ids}" + (f" ({message})" if message else ""), style="dim")
+
+
+def compact_ids(ids: Iterable[str]) -> str:
+    """ "MSDA-3, MSDA-5 to MSDA-9" """
+    keys = [natural_key(clause_id) for clause_id in sorted(ids, key=natural_key)]
+    runs: list[list[tuple[str, int, str]]] = []
+    for key in keys:
+        if runs and runs[-1][-1][0] == key[0] and runs[-1][-1][1] == key[1] - 1:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    names = [[f"{prefix}-{number}" for prefix, number, _ in run] for run in runs]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in names)
+
+
+def _print_failure(console: Console, report: Report, clause: Clause, entry: Mapping[str, Any]) -> None:
+    style = STYLES[entry["verdict"]]
+    title = Text.assemble(
+        (f"{clause.id} ({clause.level})", style), f" {clause.short} ", (entry["verdict"].upper(), style)
+    )
+    console.print()
+    console.print(
+        Rule(title, align="left", style="dim", characters="-" if console.options.ascii_only else "─")
+    )
+    console.print(Padding(Markdown(clause.requirement), (0, 2)))
+    console.print()
+    failure = entry["failure"] or {}
+    if entry["message"]:
+        console.print(Padding(Text(entry["message"], style="bold"), (0, 2)))
+    for key in ("test", "where", "expected", "got", "limit", "count"):
+        if failure.get(key):
+            _print_field(console, key, str(failure[key]))
+    if failure.get("detail"):
+        lines = textwrap.dedent(str(failure["detail"])).strip("\n").splitlines()
+        shown = [*lines[:DETAIL_LINES], *(["..."] if len(lines) > DETAIL_LINES else [])]
+        console.print(Padding(Text("\n".join(shown), style="dim"), (1, 2, 1, 4)))
+    others = [test for test in entry["failed_tests"] if test != failure.get("test")]
+    if others:
+        _print_field(
+            console,
+            "also",
+            ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else ""),
+        )
+    if entry["replay"]:
+        _print_field(console, "replay", entry["replay"])
+
+
+def _print_field(console: Console, key: str, value: str) -> None:
+    # Not wrapped: the test's name and the command are there to be copied.
+    console.print(Text(f"  {key:<9} ", style="dim"), end="")
+    console.print(Text(value, style="cyan" if key == "replay" else ""), soft_wrap=True)
+
+
+def _print_deviations(console: Console, report: Report) -> None:
+    known = {name: entry["deviation"] for name, entry in report["clauses"].items() if entry["deviation"]}
+    if known:
+        console.print()
+        console.print(Text("known deviations", style="bold"))
+    for name, deviation in known.items():
+        console.print(Text(f"  {name} ({deviation['kind']}) {deviation['reason']}"))
+        console.print(Text(f"    {deviation['link']}", style="dim"), soft_wrap=True)

@@ -1,0 +1,127 @@
+"""Where deformable attention looks from: reference points on padded feature maps.
+
+Images of a batch are padded on the right and at the bottom to one size, so a point has two sets of
+coordinates: relative to the image, and relative to the padded map, which is what sampling needs. The valid
+ratio of a level, (valid width / W, valid height / H), leads from the first to the second. Levels round the
+border of the image to different cells, so each has a ratio of its own.
+
+Source: Deformable DETR, arXiv:2010.04159, section 4.1; read with fundamentalvision/Deformable-DETR,
+models/deformable_transformer.py (`get_valid_ratio`, `get_reference_points`).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def valid_ratios(mask_l: Bool[Tensor, "batch height width"]) -> Float[Tensor, "batch 2"]:
+    """ratio = (valid columns / W, valid rows / H) of one level, counted along its first row and column
+
+    Args:
+        mask_l: the level's padding mask, True = padding; the image fills the upper left corner.
+
+    Returns:
+        (w, h), in (0, 1], in torch's default dtype.
+
+    Raises:
+        ValueError: no cell of the first row or of the first column belongs to the image. Its ratio would be
+            0, and points divided by it NaN. Masks shrunk by nearest-neighbour interpolation keep their first
+            cell, so this is nearly always a mask of the wrong polarity. Public implementations do not check.
+            Inside torch.compile nor does this, and the ratio is 0.
+        TypeError: mask_l is not boolean.
+    """
+    if mask_l.dtype != torch.bool:
+        raise TypeError(f"mask_l must be bool (True is padding), got {mask_l.dtype}")
+    if mask_l.ndim != 3:
+        raise ValueError(f"mask_l must be (batch, height, width), got {tuple(mask_l.shape)}")
+    valid = ~mask_l
+    height, width = mask_l.shape[1:]
+    columns, rows = valid[:, :1].sum((1, 2)), valid[:, :, :1].sum((1, 2))
+    ratios = torch.stack((columns / width, rows / height), dim=-1)
+    if not torch.compiler.is_compiling() and not (ratios > 0).all():
+        image = (ratios > 0).all(-1).tolist().index(False)
+        raise ValueError(
+            f"mask_l {tuple(mask_l.shape)} marks the whole first row or column of image {image} as padding; "
+            "True must mean padding, and the image must lie in the upper left corner"
+        )
+    return ratios
+
+
+def encoder_reference_points(
+    spatial_shapes: Int[Tensor, "level 2"],
+    valid_ratios: Float[Tensor, "batch level 2"],
+) -> Float[Tensor, "batch cell level 2"]:
+    """cell (column j, row i) of level l, seen in m: (j + 0.5, i + 0.5) / (vr_l * (W_l, H_l)) * vr_m
+
+    Division by vr_l gives the cell's centre relative to the image, multiplication by vr_m its place on the
+    padded map m. With m = l the two cancel: a cell refers to its own centre.
+
+    Args:
+        spatial_shapes: (H, W) of each level.
+        valid_ratios: (w, h) of each image and level, all above 0.
+
+    Returns:
+        (x, y) in units of level m's width and height, cells in the order of the flattened maps. A cell of
+        padding may lie above 1.
+
+    Raises:
+        ValueError: the numbers of levels differ.
+    """
+    _check_ratios(valid_ratios)
+    if spatial_shapes.shape != valid_ratios.shape[1:]:
+        raise ValueError(
+            f"spatial_shapes {tuple(spatial_shapes.shape)} and valid_ratios {tuple(valid_ratios.shape)} "
+            "must have the same levels: (level, 2) and (batch, level, 2)"
+        )
+    levels = [_cell_centres(height, width).to(valid_ratios) for height, width in spatial_shapes.tolist()]
+    on_image = [
+        centres / ratio[:, None] for centres, ratio in zip(levels, valid_ratios.unbind(1), strict=True)
+    ]
+    return torch.cat(on_image, dim=1)[:, :, None] * valid_ratios[:, None]
+
+
+def decoder_reference_points(
+    reference_points: Float[Tensor, "batch query coordinate"],
+    valid_ratios: Float[Tensor, "batch level 2"],
+) -> Float[Tensor, "batch query level coordinate"]:
+    """reference of a query in level l = (x, y) * vr_l, or (x, y, w, h) * (vr_l, vr_l)
+
+    Args:
+        reference_points: (x, y) or (x, y, w, h), relative to the image.
+        valid_ratios: (w, h) of each image and level.
+
+    Returns:
+        the same in units of each padded map's width and height.
+
+    Raises:
+        ValueError: the last axis is neither 2 nor 4, or the batches differ.
+    """
+    _check_ratios(valid_ratios)
+    if reference_points.ndim != 3 or reference_points.shape[-1] not in (2, 4):
+        raise ValueError(
+            "reference_points must be (batch, query, 2) or (batch, query, 4), "
+            f"got {tuple(reference_points.shape)}"
+        )
+    if reference_points.shape[0] != valid_ratios.shape[0]:
+        raise ValueError(
+            f"reference_points {tuple(reference_points.shape)} and valid_ratios {tuple(valid_ratios.shape)} "
+            "differ in batch"
+        )
+    repeats = reference_points.shape[-1] // 2
+    return reference_points[:, :, None] * valid_ratios.repeat(1, 1, repeats)[:, None]
+
+
+def _cell_centres(height: int, width: int) -> Float[Tensor, "cell 2"]:
+    """((j + 0.5) / W, (i + 0.5) / H) of every cell, row by row, in float64."""
+    x = (torch.arange(width, dtype=torch.float64) + 0.5) / width
+    y = (torch.arange(height, dtype=torch.float64) + 0.5) / height
+    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1).flatten(0, 1)
+
+
+def _check_ratios(valid_ratios: Tensor) -> None:
+    if valid_ratios.ndim != 3 or valid_ratios.shape[-1] != 2:
+        raise ValueError(
+            f"valid_ratios must be (batch, level, 2) with (w, h) last, got {tuple(valid_ratios.shape)}"
+        )

@@ -1,0 +1,94 @@
+"""Deviation files are read strictly, and an entry holds only where it says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detr_conformance.deviations import Deviation, DeviationError, load_deviations
+
+ENTRY = {
+    "clause": '"AB-1"',
+    "kind": '"bug"',
+    "reason": '"rounds"',
+    "link": '"https://example.org/1"',
+    "versions": '">=5.0,<6"',
+}
+
+
+def written(path: Path, **changes: str | None) -> Path:
+    keys = {**ENTRY, **changes}
+    lines = [f"{key} = {value}" for key, value in keys.items() if value is not None]
+    path.write_text("\n".join(["[[deviation]]", *lines]))
+    return path
+
+
+def only(path: Path) -> Deviation:
+    (entry,) = load_deviations(path)
+    return entry
+
+
+def test_an_entry_is_read(tmp_path: Path) -> None:
+    entry = only(written(tmp_path / "d.toml", operations='["ms_deform_attn"]', dtypes='["float16"]'))
+    assert (entry.clause, entry.kind, entry.reason) == ("AB-1", "bug", "rounds")
+    assert entry.operations == ("ms_deform_attn",)
+    assert entry.dtypes == ("float16",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reason": None}, "'reason' is missing"),
+        ({"link": '""'}, "'link' is empty"),
+        ({"kind": '"feature"'}, 'must be "bug" or "by-design"'),
+        ({"versions": '"five"'}, "not a version range"),
+        ({"dtype": '"float16"'}, "unknown key 'dtype'"),
+        ({"dtypes": '["half"]'}, "unknown name 'half'"),
+        ({"operations": '"ms_deform_attn"'}, "must be a list"),
+    ],
+)
+def test_an_ill_formed_entry_is_an_error(tmp_path: Path, changes: dict[str, str | None], said: str) -> None:
+    with pytest.raises(DeviationError, match=said) as caught:
+        load_deviations(written(tmp_path / "d.toml", **changes))
+    assert "d.toml, entry 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[deviation]\n", "[[deviations]]\nclause = 'AB-1'\n", "clause = 'AB-1'", "[[[", "deviation = [1]"],
+)
+def test_another_document_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "d.toml"
+    path.write_text(text)
+    with pytest.raises(DeviationError, match=r"d\.toml"):
+        load_deviations(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DeviationError, match="No such file"):
+        load_deviations(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("versions", "version", "holds"),
+    [
+        (">=5.0,<6", "5.23.0", True),
+        (">=5.0,<6", "5.24.0.dev0", True),
+        (">=5.0,<6", "6.0", False),
+        (">=5.0,<6", None, False),
+        (">=5.0,<6", "main", False),
+        ("", None, True),
+    ],
+)
+def test_an_entry_holds_for_its_versions(tmp_path: Path, versions: str, version: str | None, holds: bool) -> None:
+    entry = only(written(tmp_path / "d.toml", versions=f'"{versions}"'))
+    assert (entry.version_problem(version) is None) == holds
+
+
+def test_an_entry_covers_what_it_names(tmp_path: Path) -> None:
+    narrow = only(written(tmp_path / "n.toml", dtypes='["float16"]'))
+    assert narrow.covers({"operation": "ms_deform_attn", "dtype": "float16"})
+    assert not narrow.covers({"operation": "ms_deform_attn", "dtype": "float32"})
+    assert not narrow.covers({})
+    assert only(written(tmp_path / "w.toml")).covers({})
