@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from detr_conformance.catalogue import CatalogueError, covering_tests, mutants
 from detr_conformance.clauses import ClauseError, load_chapters, load_clauses, parse_chapter
 
@@ -80,7 +79,7 @@ def test_a_chapter_has_a_title(chapters: Path) -> None:
     "line", ["**AB-1 (SHALL).** No such level.", "**AB-1.** No level.", "**AB-01 (MUST).** A leading zero."]
 )
 def test_a_malformed_clause_is_an_error_that_says_where(line: str) -> None:
-    with pytest.raises(ClauseError, match="01-x.md:3"):
+    with pytest.raises(ClauseError, match=r"01-x\.md:3"):
         parse_chapter("01-x.md", f"# X\n\n{line}\n")
 
 

@@ -54,6 +54,7 @@ def test_exports_with_dynamic_batch_queries_and_cells(strict: bool) -> None:
         torch.testing.assert_close(program(*case), ms_deform_attn(*case))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_vmap_over_images() -> None:
     """torch.func maps it over an axis of value, locations and weights."""
     case = make_case([(3, 4), (2, 5)], batch=3, seed=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from detr_reference.deformable_attention import ms_deform_attn
@@ -93,7 +94,7 @@ def test_one_point_a_head_is_a_deformable_convolution() -> None:
         for image, offset in zip(maps, offsets, strict=True)
     ]
     bias = module.output_proj.bias[:, None, None]
-    torch.testing.assert_close(attend(module, maps), torch.tensor(expected) + bias)
+    torch.testing.assert_close(attend(module, maps), torch.tensor(np.stack(expected)) + bias)
 
 
 def test_heads_as_taps_are_a_modulated_deformable_convolution() -> None:

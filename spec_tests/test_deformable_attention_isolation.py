@@ -76,8 +76,8 @@ def test_a_level_reads_its_own_cells_alone(level: int) -> None:
 def test_rows_do_not_wrap() -> None:
     """A sample beyond the right border does not read the next row, nor the next level below the last row."""
     case = make_case([(4, 5), (3, 3)], batch=1, queries=2, heads=1, channels=1, points=1)
-    locations = torch.tensor([(5.49 / 5, 1.5 / 4), (2.5 / 5, 4.49 / 4)]).double()[None, :, None, None, None]
-    locations = locations.expand(1, 2, 1, 2, 1, 2)
+    locations = torch.tensor([(5.49 / 5, 1.5 / 4), (2.5 / 5, 4.49 / 4)], dtype=torch.float64)
+    locations = locations[None, :, None, None, None].expand(1, 2, 1, 2, 1, 2)
     weights = torch.tensor([1.0, 0.0]).double()[:, None].expand(1, 2, 1, 2, 1)
     output = ms_deform_attn(
         *case._replace(sampling_locations=locations, attention_weights=weights, value=case.value * 0 + 1)

@@ -105,9 +105,7 @@ def _nested(results: Sequence[Event], key: str, merge: Callable[[list[Any]], Any
     return nested
 
 
-def _describe_failure(
-    entry: Entry, candidates: Sequence[Event], failed: Sequence[Event], target: str
-) -> None:
+def _describe_failure(entry: Entry, candidates: Sequence[Event], failed: Sequence[Event], target: str) -> None:
     """Show one failure in full, the first that has numbers, and name the others."""
     shown = next((result for result in candidates if result.get("failure")), candidates[0])
     entry["message"] = shown.get("message")
@@ -146,9 +144,7 @@ def _refuse_stale(entry: Entry, deviations: Sequence[Deviation], said: Digest) -
             entry["message"] = problem
 
 
-def _passes_unexpectedly(
-    known: Deviation, results: Sequence[Event], said: Digest, selection: Selection
-) -> bool:
+def _passes_unexpectedly(known: Deviation, results: Sequence[Event], said: Digest, selection: Selection) -> bool:
     """Whether all that the entry names was exercised and nothing of it failed."""
     named = [result for result in results if known.covers(result)]
     passed = _with_outcome(named, "pass")

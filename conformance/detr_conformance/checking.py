@@ -13,6 +13,7 @@ from detr_reference.cli import CannotDo
 from rich.console import Console
 
 from detr_conformance.clauses import Chapter, ClauseError, load_chapters
+from detr_conformance.console import report_console
 from detr_conformance.deviations import Deviation, DeviationError, load_deviations
 from detr_conformance.events import Event, digest
 from detr_conformance.junit import junit_xml
@@ -62,7 +63,7 @@ def _run_all(target: str, selection: Selection, chapters: Sequence[Chapter]) -> 
         click.echo(f"Error: {error}", err=True)
         events: list[Event] = [{"event": "error", "message": str(error)}]
         return [(build_report(events, {}, target=target, selection=selection), [])]
-    console = Console(highlight=False)
+    console = report_console()
     runs = [_run_one(name, selection, chapters, console) for name in names]
     if len(runs) > 1:
         print_summary(console, [report for report, _ in runs])
@@ -83,7 +84,8 @@ def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], con
     else:
         name = report["target"]["name"]
         click.echo(f"Error: cannot tell whether {name} conforms: {report['message']}", err=True)
-    _show_last_words(events)
+    if report["verdict"] == "error" or any(event["event"] == "died" for event in events):
+        _show_last_words(events)
     return report, digest(events).results
 
 
@@ -104,9 +106,9 @@ def _follow(target: str, selection: Selection, events: list[Event], deviations: 
 
 
 def _show_last_words(events: Sequence[Event]) -> None:
-    """What the suite's process printed, if it died without saying why."""
-    if events and events[-1]["event"] == "died" and not any(e["event"] == "error" for e in events):
-        for line in events[-1]["output"]:
+    """What the suite's process printed, unless an event already says what is wrong."""
+    if not any(event["event"] == "error" for event in events):
+        for line in next((event["lines"] for event in events if event["event"] == "output"), ()):
             click.echo(f"  | {line}", err=True)
 
 
@@ -121,9 +123,7 @@ def _refuse_unwritable(path: str) -> None:
         raise CannotDo(f"cannot write {path}: permission denied")
 
 
-def _write(
-    runs: Sequence[Run], reports: Sequence[Report], chapters: Sequence[Chapter], outputs: Outputs
-) -> None:
+def _write(runs: Sequence[Run], reports: Sequence[Report], chapters: Sequence[Chapter], outputs: Outputs) -> None:
     if outputs.json:
         write_report(outputs.json, reports[0] if len(reports) == 1 else combine(reports))
     if outputs.junit:

@@ -13,7 +13,8 @@ The pytest plugin appends one JSON object a line to the file named by `--detr-ev
 
 `outcome` is pass, fail, not-provided, not-exercised, or error (the suite itself failed). The reader adds
 
-    died       returncode, signal, output   the process ended without `finish`
+    died       returncode, signal  the process ended without `finish`
+    output     lines               the last that it printed
 """
 
 from __future__ import annotations
@@ -90,17 +91,29 @@ def digest(events: Iterable[Event]) -> Digest:
             case "collected":
                 found.collected = event["tests"]
             case "running":
-                running[event["test"]] = event
+                running[_short(event["test"])] = event
             case "result":
-                running.pop(event["test"], None)
+                running.pop(_short(event["test"]), None)
                 found.results.append(event)
             case "finish":
                 found.seconds = event.get("seconds")
-                if event.get("exit") in SUITE_FAILED and not found.errors:
-                    found.errors.append(f"the suite itself failed (pytest ended with status {event['exit']})")
+                _record_finish(found, event, list(running))
             case "died":
                 _record_death(found, event, list(running.values()))
     return found
+
+
+def _short(test: str) -> str:
+    return test.rpartition("::")[2]
+
+
+def _record_finish(found: Digest, finish: Event, running: list[str]) -> None:
+    if found.errors:
+        return  # the stream already says why
+    if finish.get("exit") in SUITE_FAILED:
+        found.errors.append(f"the suite itself failed (pytest ended with status {finish['exit']})")
+    elif running:
+        found.errors.append(f"the suite itself failed: {running[0]} began and gave no result")
 
 
 def _record_death(found: Digest, death: Event, running: list[Event]) -> None:
@@ -113,11 +126,7 @@ def _record_death(found: Digest, death: Event, running: list[Event]) -> None:
         found.errors.append(f"the suite's process {manner}{while_running} before it was finished")
         return
     (test,) = running
-    left = (
-        ""
-        if found.collected is None
-        else f"; {found.collected - len(found.results) - 1} tests were left to run"
-    )
+    left = "" if found.collected is None else f"; {found.collected - len(found.results) - 1} tests were left to run"
     found.results.append(
         {
             "test": test["test"],

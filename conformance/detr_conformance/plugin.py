@@ -87,9 +87,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     session = metafunc.config.stash.get(SESSION, None)
     if session is None:
-        raise pytest.UsageError(
-            "the conformance suite needs --detr-target TARGET, the implementation to check"
-        )
+        raise pytest.UsageError("the conformance suite needs --detr-target TARGET, the implementation to check")
     parameters = session.parameters(metafunc.module.OPERATION, test)
     metafunc.parametrize("subject", parameters, ids=[p.id for p in parameters], indirect=True)
 
@@ -99,9 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash.get(SESSION, None)
     if session is None:
         return
-    kept = [
-        item for item in items if not _is_suite_test(item) or session.selects(_operation(item), item.name)
-    ]
+    kept = [item for item in items if not _is_suite_test(item) or session.selects(_operation(item), item.name)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
     for item in items:
@@ -167,15 +163,11 @@ class Reporter:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if session.items:
-            self.clauses = {
-                item.nodeid: _suite_test(item).clauses for item in session.items if _is_suite_test(item)
-            }
+            self.clauses = {item.nodeid: _suite_test(item).clauses for item in session.items if _is_suite_test(item)}
             self._send({"event": "collected", "tests": len(self.clauses)})
 
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
-        self._send(
-            {"event": "running", "test": Path(nodeid).name, "clauses": list(self.clauses.get(nodeid, ()))}
-        )
+        self._send({"event": "running", "test": Path(nodeid).name, "clauses": list(self.clauses.get(nodeid, ()))})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, event in report.user_properties:

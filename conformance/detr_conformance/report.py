@@ -71,9 +71,7 @@ def exit_code(verdict: str) -> int:
 
 
 def _claims(info: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: info[key] for key in ("provides", "devices", "dtypes", "features", "variants") if key in info
-    }
+    return {key: info[key] for key in ("provides", "devices", "dtypes", "features", "variants") if key in info}
 
 
 def _by_test(results: Iterable[Event]) -> list[Event]:

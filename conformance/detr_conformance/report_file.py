@@ -64,9 +64,7 @@ def read_reports(path: str | Path) -> dict[str, Report]:
         )
     reports = document.get("reports", [document])
     if not isinstance(reports, list) or not all(map(_is_report, reports)):
-        raise ReportError(
-            f"{path} is not a report of `detr-spec check --json`: it lacks target, verdict or clauses"
-        )
+        raise ReportError(f"{path} is not a report of `detr-spec check --json`: it lacks target, verdict or clauses")
     return {report["target"]["name"]: report for report in reports}
 
 

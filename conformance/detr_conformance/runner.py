@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from detr_conformance.events import Event, Tail
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # between the last event and the end of the process
 OUTPUT_LINES = 25
+FATAL_LINES = 8
+
+_DOTS = re.compile(r"[.sFE]+ *(\[ *\d+%\])?")
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,12 @@ def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
     return command
 
 
-def suite_environment() -> dict[str, str]:
+def suite_environment(selection: Selection) -> dict[str, str]:
     """The user's environment without what would reach into pytest."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    # As `-P` does for the first process: a random.py of the user's must not replace Python's own.
+    shielded = {"PYTHONSAFEPATH": "1"} if selection.jobs > 1 else {}
+    return {**kept, **shielded, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def replay_command(target: str, case_file: str) -> str:
@@ -74,7 +80,7 @@ def replay_command(target: str, case_file: str) -> str:
 
 
 def run_suite(target: str, selection: Selection) -> Generator[Event, None, None]:
-    """Yield the suite's events as they come, and at last `died` if the process ended before it was finished.
+    """Yield the suite's events as they come, then `died` if the process ended before it was finished, then `output`.
 
     Closing the generator, Ctrl-C and a polite kill all end the process and its children.
     """
@@ -83,19 +89,20 @@ def run_suite(target: str, selection: Selection) -> Generator[Event, None, None]
         with output.open("wb") as sink, _terminated_like_interrupted():
             process = subprocess.Popen(
                 suite_command(target, selection, events),
-                env=suite_environment(),
+                env=suite_environment(selection),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that Ctrl-C reaches us alone, and we end the whole group
             )
             try:
-                yield from _follow(process, Tail(events), output)
+                yield from _follow(process, Tail(events))
+                yield {"event": "output", "lines": _last_words(output)}
             finally:
                 _end(process)
 
 
-def _follow(process: subprocess.Popen[bytes], tail: Tail, output: Path) -> Iterator[Event]:
+def _follow(process: subprocess.Popen[bytes], tail: Tail) -> Iterator[Event]:
     finished = False
     while process.poll() is None:
         for event in tail.new():
@@ -110,17 +117,16 @@ def _follow(process: subprocess.Popen[bytes], tail: Tail, output: Path) -> Itera
         yield event
         finished = finished or event["event"] == "finish"
     if not finished:
-        yield _death(process.returncode, output)
+        name = signal.Signals(-process.returncode).name if process.returncode < 0 else None
+        yield {"event": "died", "returncode": process.returncode, "signal": name}
 
 
-def _death(returncode: int, output: Path) -> Event:
+def _last_words(output: Path) -> list[str]:
+    """The end of the output without pytest's dots; of a fatal error its beginning, which names the innermost call."""
     lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-    return {
-        "event": "died",
-        "returncode": returncode,
-        "signal": signal.Signals(-returncode).name if returncode < 0 else None,
-        "output": lines[-OUTPUT_LINES:],
-    }
+    said = [line for line in lines if line.strip() and not _DOTS.fullmatch(line)]
+    fatal = next((number for number, line in enumerate(said) if line.startswith("Fatal Python error")), None)
+    return said[-OUTPUT_LINES:] if fatal is None else said[fatal : fatal + FATAL_LINES]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,7 @@ from detr_conformance.deviations import DeviationError, load_deviations
 from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.handshake import HandshakeError, shake_hands
-from detr_conformance.harness.subject import Settings, Subject
+from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.loaders import load_targets
 from detr_conformance.operations import OPERATIONS
@@ -80,9 +80,7 @@ class Session:
             targets = load_targets(options.detr_target)
             if len(targets) != 1:
                 names = ", ".join(target.name for target in targets)
-                raise SetupError(
-                    f"--detr-target {options.detr_target} is {len(targets)} targets; name one of {names}"
-                )
+                raise SetupError(f"--detr-target {options.detr_target} is {len(targets)} targets; name one of {names}")
             replay = read_case(Path(options.detr_replay)) if options.detr_replay else None
         except (TargetError, CaseFileError) as error:
             raise SetupError(str(error)) from error
@@ -186,6 +184,8 @@ class Session:
             }
         if parameter.absent:
             return Outcome(event | {"outcome": "not-provided", "message": parameter.absent})
+        if isinstance(error, NotProvided):
+            return Outcome(event | {"outcome": "not-provided", "message": str(error)})
         if isinstance(error, Failure):
             return self._failure(event, test, error, item.name)
         if error is not None:
@@ -273,9 +273,7 @@ def _devices(target: Target, asked: str | None) -> tuple[str, ...]:
         return (asked,)
     present = tuple(device for device in target.devices if _is_present(device))
     if not present:
-        raise SetupError(
-            f"target {target.name!r} runs on {', '.join(target.devices)}, absent on this machine"
-        )
+        raise SetupError(f"target {target.name!r} runs on {', '.join(target.devices)}, absent on this machine")
     return present
 
 

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.padding import Padding
-from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from detr_conformance.clauses import Chapter, Clause, natural_key
+from detr_conformance.clauses import Chapter, natural_key
+from detr_conformance.console import STYLES, visible
 from detr_conformance.report import Report
+from detr_conformance.terminal_failures import print_failures
 
-STYLES = {
-    "pass": "green",
-    "fail": "bold red",
-    "warn": "yellow",
-    "deviation": "magenta",
-    "not-provided": "dim",
-    "not-exercised": "dim",
-    "error": "bold red",
-}
 SILENT = ("not-provided", "not-exercised")
-DETAIL_LINES = 20
 
 
 def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) -> None:
     """The whole of one target's report."""
     clauses = {clause.id: clause for chapter in chapters for clause in chapter.clauses}
     console.print(_heading(report))
-    console.print(_clause_table(report, chapters))
+    _print_chapters(console, report, chapters)
     for line in _silent_lines(report):
         console.print(line)
-    for clause_id, entry in report["clauses"].items():
-        if entry["verdict"] in ("fail", "warn"):
-            _print_failure(console, report, clauses[clause_id], entry)
+    print_failures(console, report, clauses)
     _print_deviations(console, report)
     console.print()
-    console.print(verdict_line(report))
+    console.print(verdict_line(report), soft_wrap=True)
 
 
 def print_summary(console: Console, reports: Iterable[Report]) -> None:
@@ -52,7 +38,7 @@ def print_summary(console: Console, reports: Iterable[Report]) -> None:
     for report in reports:
         name, version = report["target"]["name"], report["target"]["version"] or ""
         told = report["message"] if report["verdict"] == "error" else _counts(report)
-        table.add_row(Text(name), Text(version), _verdict(report["verdict"]), Text(told or ""))
+        table.add_row(Text(name), Text(version), _verdict(report["verdict"]), visible(told or ""))
     console.print()
     console.print(table)
 
@@ -73,14 +59,14 @@ def verdict_line(report: Report) -> Text:
 def _counts(report: Report) -> str:
     counts = Counter(entry["verdict"] for entry in report["clauses"].values())
     words = {
-        "fail": ("fails", "fail"),
-        "pass": ("passes", "pass"),
-        "warn": ("warning", "warnings"),
-        "deviation": ("known deviation", "known deviations"),
-        "not-provided": ("not provided", "not provided"),
-        "not-exercised": ("not exercised", "not exercised"),
+        "fail": "failed",
+        "pass": "passed",
+        "warn": "warning" + "s" * (counts["warn"] > 1),
+        "deviation": "known deviation" + "s" * (counts["deviation"] > 1),
+        "not-provided": "not provided",
+        "not-exercised": "not exercised",
     }
-    told = [f"{counts[key]} {word[counts[key] != 1]}" for key, word in words.items() if counts[key]]
+    told = [f"{counts[key]} {word}" for key, word in words.items() if counts[key]]
     unattached = report["verdict"] == "fail" and not counts["fail"]
     return ", ".join(([report["message"]] if unattached else []) + told)
 
@@ -88,9 +74,9 @@ def _counts(report: Report) -> str:
 def _heading(report: Report) -> Text:
     target, environment = report["target"], report["environment"]
     version = f" {target['version']}" if target["version"] else ""
-    about = [
-        f"{key} {environment[key]}" for key in ("profile", "seed", "torch", "device") if key in environment
-    ]
+    about = [f"{key} {environment[key]}" for key in ("profile", "seed", "torch") if key in environment]
+    about += environment.get("devices", ())
+    about += [f"{device} absent here" for device in environment.get("absent_devices", ())]
     return Text.assemble("\n", (f"{target['name']}{version}", "bold"), "   ", (", ".join(about), "dim"))
 
 
@@ -98,32 +84,28 @@ def _plain_table(*columns: str) -> Table:
     return Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
 
 
-def _clause_table(report: Report, chapters: Sequence[Chapter]) -> Table:
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False, expand=True)
-    table.add_column("clause", no_wrap=True)
-    table.add_column("requirement", no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("tests", no_wrap=True, justify="right")
-    table.add_column("worst error / limit", no_wrap=True)
+def _print_chapters(console: Console, report: Report, chapters: Sequence[Chapter]) -> None:
+    """A table a chapter, of the clauses that have a verdict; the columns of all tables are aligned."""
     for chapter in chapters:
         rows = [
             (clause, report["clauses"][clause.id])
             for clause in sorted(chapter.clauses, key=lambda clause: natural_key(clause.id))
             if clause.id in report["clauses"] and report["clauses"][clause.id]["verdict"] not in SILENT
         ]
-        if rows:
-            table.add_row()
-            table.add_row("", Text(chapter.title, style="bold"))
+        if not rows:
+            continue
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+        table.add_column("clause", no_wrap=True, min_width=len("MSDA-10"))
+        table.add_column("requirement", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("verdict", no_wrap=True, min_width=len("deviation"))
+        table.add_column("tests", no_wrap=True, justify="right")
+        table.add_column("worst error / limit", no_wrap=True, min_width=len("480 mismatches float32"))
         for clause, entry in rows:
-            should = " (SHOULD)" if clause.level == "SHOULD" else ""
-            table.add_row(
-                clause.id,
-                Text(clause.short + should),
-                _verdict(entry["verdict"]),
-                str(len(entry["tests"])),
-                _worst(entry),
-            )
-    return table
+            tests = str(len(entry["tests"]))
+            table.add_row(clause.id, Text(clause.short), _verdict(entry["verdict"]), tests, _worst(entry))
+        console.print()
+        console.print(Text(chapter.title, style="bold"))
+        console.print(table)
 
 
 def _verdict(verdict: str) -> Text:
@@ -168,16 +150,15 @@ def _ratio(ratio: float) -> str:
 
 def _silent_lines(report: Report) -> Iterator[Text]:
     """Clauses without a verdict, a line for each kind and reason."""
-
-    def kind(item: tuple[str, Mapping[str, Any]]) -> tuple[str, str]:
-        return item[1]["verdict"], item[1]["message"] or ""
-
-    silent = [item for item in report["clauses"].items() if item[1]["verdict"] in SILENT]
+    silent: dict[tuple[str, str], list[str]] = {}
+    for clause_id, entry in report["clauses"].items():
+        if entry["verdict"] in SILENT:
+            silent.setdefault((entry["verdict"], entry["message"] or ""), []).append(clause_id)
     if silent:
         yield Text()
-    for (verdict, message), items in groupby(sorted(silent, key=kind), key=kind):
-        ids = compact_ids([clause_id for clause_id, _ in items])
-        yield Text(f"{verdict.replace('-', ' ')}: {ids}" + (f" ({message})" if message else ""), style="dim")
+    for (verdict, message), ids in silent.items():
+        reason = f" ({message})" if message else ""
+        yield visible(f"{verdict.replace('-', ' ')}: {compact_ids(ids)}{reason}", "dim")
 
 
 def compact_ids(ids: Iterable[str]) -> str:
@@ -193,49 +174,11 @@ def compact_ids(ids: Iterable[str]) -> str:
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in names)
 
 
-def _print_failure(console: Console, report: Report, clause: Clause, entry: Mapping[str, Any]) -> None:
-    style = STYLES[entry["verdict"]]
-    title = Text.assemble(
-        (f"{clause.id} ({clause.level})", style), f" {clause.short} ", (entry["verdict"].upper(), style)
-    )
-    console.print()
-    console.print(
-        Rule(title, align="left", style="dim", characters="-" if console.options.ascii_only else "─")
-    )
-    console.print(Padding(Markdown(clause.requirement), (0, 2)))
-    console.print()
-    failure = entry["failure"] or {}
-    if entry["message"]:
-        console.print(Padding(Text(entry["message"], style="bold"), (0, 2)))
-    for key in ("test", "where", "expected", "got", "limit", "count"):
-        if failure.get(key):
-            _print_field(console, key, str(failure[key]))
-    if failure.get("detail"):
-        lines = textwrap.dedent(str(failure["detail"])).strip("\n").splitlines()
-        shown = [*lines[:DETAIL_LINES], *(["..."] if len(lines) > DETAIL_LINES else [])]
-        console.print(Padding(Text("\n".join(shown), style="dim"), (1, 2, 1, 4)))
-    others = [test for test in entry["failed_tests"] if test != failure.get("test")]
-    if others:
-        _print_field(
-            console,
-            "also",
-            ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else ""),
-        )
-    if entry["replay"]:
-        _print_field(console, "replay", entry["replay"])
-
-
-def _print_field(console: Console, key: str, value: str) -> None:
-    # Not wrapped: the test's name and the command are there to be copied.
-    console.print(Text(f"  {key:<9} ", style="dim"), end="")
-    console.print(Text(value, style="cyan" if key == "replay" else ""), soft_wrap=True)
-
-
 def _print_deviations(console: Console, report: Report) -> None:
     known = {name: entry["deviation"] for name, entry in report["clauses"].items() if entry["deviation"]}
     if known:
         console.print()
         console.print(Text("known deviations", style="bold"))
     for name, deviation in known.items():
-        console.print(Text(f"  {name} ({deviation['kind']}) {deviation['reason']}"))
+        console.print(Padding(Text(f"{name} ({deviation['kind']}) {deviation['reason']}"), (0, 2)))
         console.print(Text(f"    {deviation['link']}", style="dim"), soft_wrap=True)

@@ -49,9 +49,7 @@ def ms_deform_attn(
             reading it would break the graph.
         TypeError: a dtype is not floating point (value, locations, weights) or not integer (the rest).
     """
-    _check_dtypes(
-        FLOATING, value=value, sampling_locations=sampling_locations, attention_weights=attention_weights
-    )
+    _check_dtypes(FLOATING, value=value, sampling_locations=sampling_locations, attention_weights=attention_weights)
     _check_dtypes(INTEGER, spatial_shapes=spatial_shapes, level_start_index=level_start_index)
     _check_shapes(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     check_levels(value, spatial_shapes, level_start_index)
@@ -67,9 +65,11 @@ def ms_deform_attn(
         torch.promote_types(attention_weights.dtype, torch.float32),
     )
     # Every sample becomes four rows of a table: B*S*M rows of D channels, and one of zeros for cells outside.
+    # embedding_bag sums them; its backward sorts the rows' numbers, which is faster in 32 bits.
     outside = batch * cells * heads
     table = F.pad(value.to(compute).reshape(outside, channels), (0, 0, 0, 1))
-    integer = torch.int32 if outside < 2**31 else torch.int64  # embedding_bag's backward sorts the rows
+    bags = (batch * queries * heads, levels * points * 4)
+    integer = torch.int32 if max(outside, bags[0] * bags[1]) < 2**31 else torch.int64
 
     height, width = (size[:, None] for size in spatial_shapes.to(integer).unbind(-1))  # (level, 1)
     start = level_start_index.to(integer)[:, None]
@@ -97,7 +97,6 @@ def ms_deform_attn(
             rows.append(torch.where(inside, cell * heads + head, outside))
             shares.append(weight * y_share * x_share)
 
-    bags = (batch * queries * heads, levels * points * 4)
     bag_rows = torch.stack(rows, dim=-1).reshape(bags)
     bag_shares = torch.stack(shares, dim=-1).reshape(bags)
     output = F.embedding_bag(bag_rows, table, per_sample_weights=bag_shares, mode="sum")
@@ -150,9 +149,7 @@ def _check_shapes(
     if value.ndim != 4:
         raise ValueError(f"value must be (batch, cell, head, channel), got shape {tuple(value.shape)}")
     if spatial_shapes.ndim != 2 or spatial_shapes.shape[-1] != 2:
-        raise ValueError(
-            f"spatial_shapes must be (level, 2) with rows (H, W), got {tuple(spatial_shapes.shape)}"
-        )
+        raise ValueError(f"spatial_shapes must be (level, 2) with rows (H, W), got {tuple(spatial_shapes.shape)}")
     if sampling_locations.ndim != 6 or sampling_locations.shape[-1] != 2:
         raise ValueError(
             "sampling_locations must be (batch, query, head, level, point, 2) with (x, y) last, "

@@ -195,9 +195,7 @@ class MultiScaleDeformableAttention(nn.Module):
             raise ValueError(f"value {tuple(value.shape)} and query {tuple(query.shape)} differ in batch")
         for name, added in (("identity", identity), ("query_pos", query_pos)):
             if added is not None and added.shape != query.shape:
-                raise ValueError(
-                    f"{name} {tuple(added.shape)} must have the shape of query, {tuple(query.shape)}"
-                )
+                raise ValueError(f"{name} {tuple(added.shape)} must have the shape of query, {tuple(query.shape)}")
         if key_padding_mask is not None and key_padding_mask.shape != value.shape[:2]:
             raise ValueError(
                 f"key_padding_mask {tuple(key_padding_mask.shape)} must have the batch and length of value, "
@@ -222,9 +220,7 @@ class MultiScaleDeformableAttention(nn.Module):
         check_levels(value, spatial_shapes, level_start_index)
 
 
-def build(
-    config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None = None
-) -> MultiScaleDeformableAttention:
+def build(config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None = None) -> MultiScaleDeformableAttention:
     """The module with copies of these parameters, on their device and in their dtype; None means initialise.
 
     Raises:

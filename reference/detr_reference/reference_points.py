@@ -76,9 +76,7 @@ def encoder_reference_points(
             "must have the same levels: (level, 2) and (batch, level, 2)"
         )
     levels = [_cell_centres(height, width).to(valid_ratios) for height, width in spatial_shapes.tolist()]
-    on_image = [
-        centres / ratio[:, None] for centres, ratio in zip(levels, valid_ratios.unbind(1), strict=True)
-    ]
+    on_image = [centres / ratio[:, None] for centres, ratio in zip(levels, valid_ratios.unbind(1), strict=True)]
     return torch.cat(on_image, dim=1)[:, :, None] * valid_ratios[:, None]
 
 
@@ -101,8 +99,7 @@ def decoder_reference_points(
     _check_ratios(valid_ratios)
     if reference_points.ndim != 3 or reference_points.shape[-1] not in (2, 4):
         raise ValueError(
-            "reference_points must be (batch, query, 2) or (batch, query, 4), "
-            f"got {tuple(reference_points.shape)}"
+            f"reference_points must be (batch, query, 2) or (batch, query, 4), got {tuple(reference_points.shape)}"
         )
     if reference_points.shape[0] != valid_ratios.shape[0]:
         raise ValueError(
@@ -122,6 +119,4 @@ def _cell_centres(height: int, width: int) -> Float[Tensor, "cell 2"]:
 
 def _check_ratios(valid_ratios: Tensor) -> None:
     if valid_ratios.ndim != 3 or valid_ratios.shape[-1] != 2:
-        raise ValueError(
-            f"valid_ratios must be (batch, level, 2) with (w, h) last, got {tuple(valid_ratios.shape)}"
-        )
+        raise ValueError(f"valid_ratios must be (batch, level, 2) with (w, h) last, got {tuple(valid_ratios.shape)}")

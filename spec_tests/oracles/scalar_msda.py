@@ -44,6 +44,15 @@ def forward(value: Array, shapes: list[tuple[int, int]], locations: Array, weigh
     return output
 
 
+def touched(value: Array, shapes: list[tuple[int, int]], locations: Array) -> NDArray[np.bool_]:
+    """(B, S, M), True at each cell that is a corner of a sample, whatever its share."""
+    result = np.zeros(value.shape[:3], dtype=bool)
+    for sample in _samples(shapes, locations):
+        b, _, m, _, _ = sample.index
+        result[b, [cell for cell in sample.cells if cell is not None], m] = True
+    return result
+
+
 def gradients(
     value: Array, shapes: list[tuple[int, int]], locations: Array, weights: Array, grad_output: Array
 ) -> tuple[Array, Array, Array]:

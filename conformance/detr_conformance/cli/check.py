@@ -13,25 +13,15 @@ PROFILES = ("smoke", "standard", "thorough")
 
 @click.command(short_help="Does an implementation agree with the spec?")
 @click.argument("target", type=TargetName())
-@click.option(
-    "--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable."
-)
-@click.option(
-    "--profile", type=click.Choice(PROFILES), default="standard", show_default=True, help="How much to try."
-)
+@click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
+@click.option("--profile", type=click.Choice(PROFILES), default="standard", show_default=True, help="How much to try.")
 @click.option("--device", help="Only this device, such as cuda; it must be one that the target claims.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Only this dtype.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws other cases.")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to test in."
-)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to test in.")
 @click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON.")
-@click.option(
-    "--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the results as JUnit XML."
-)
-@click.option(
-    "--html", "html_file", type=click.Path(), metavar="FILE", help="Write the report as a web page."
-)
+@click.option("--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the results as JUnit XML.")
+@click.option("--html", "html_file", type=click.Path(), metavar="FILE", help="Write the report as a web page.")
 @click.option(
     "--replay",
     type=click.Path(exists=True, dir_okay=False),

@@ -14,9 +14,7 @@ class TargetName(click.ParamType):
 
     name = "target"
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         names = [CompletionItem(name) for name in installed_targets() if name.startswith(incomplete)]
         return names or [CompletionItem(incomplete, type="file")]
 
@@ -26,9 +24,7 @@ class ClauseId(click.ParamType):
 
     name = "id"
 
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         try:
             clauses = load_clauses(retired=True)
         except ClauseError:

@@ -24,14 +24,13 @@ def spec(clause: str | None) -> None:
 
     The beginning of an id, such as MSDA, lists those clauses; without ID all of them are listed.
     """
-    from rich.console import Console
-
     from detr_conformance.catalogue import CatalogueError
     from detr_conformance.clauses import ClauseError, load_chapters
+    from detr_conformance.console import report_console
 
     try:
         chapters = load_chapters()
-        _show(Console(highlight=False), chapters, (clause or "").strip().upper())
+        _show(report_console(), chapters, (clause or "").strip().upper())
     except (ClauseError, CatalogueError) as error:
         raise CannotDo(str(error)) from error
 
@@ -77,11 +76,7 @@ def _print_clause(console: Console, clause: Clause) -> None:
     console.print(Text.assemble((f"{clause.id} ({level})", "bold cyan"), "  ", (clause.title, "bold")))
     console.print(Text(f"{clause.chapter}:{clause.line}\n", style="dim"), soft_wrap=True)
     console.print(Markdown(_one_paragraph_a_note(clause)))
-    tests = [
-        (test.test, f"suite/{test.file}:{test.line}", "")
-        for test in covering_tests()
-        if test.clause == clause.id
-    ]
+    tests = [(test.test, f"suite/{test.file}:{test.line}", "") for test in covering_tests() if test.clause == clause.id]
     _print_places(console, "tests", tests)
     rejected = [
         (mutant.name, f"mutants/{mutant.file}:{mutant.line}", mutant.origin)

@@ -58,9 +58,7 @@ def read_case(path: Path) -> tuple[Case, str]:
         with safe_open(str(path), framework="pt") as file:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
-                raise CaseFileError(
-                    f"{path} is not a case file of this suite (format {about.get('format')!r})"
-                )
+                raise CaseFileError(f"{path} is not a case file of this suite (format {about.get('format')!r})")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CaseFileError(f"{path} cannot be read as safetensors: {error}") from error

@@ -32,9 +32,7 @@ class Failure(Exception):
         self.mismatch = mismatch
 
 
-def run_cases(
-    cases: Cases, check: Callable[[Case], None], *, examples: int, seed_value: int, shrink: bool
-) -> int:
+def run_cases(cases: Cases, check: Callable[[Case], None], *, examples: int, seed_value: int, shrink: bool) -> int:
     """Checks every listed case, or `examples` drawn ones.
 
     Returns:

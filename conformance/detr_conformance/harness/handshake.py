@@ -30,9 +30,7 @@ def shake_hands(subject: Subject) -> None:
     except Mismatch as mismatch:
         raise HandshakeError(f"an ordinary {subject.dtype} call failed: {mismatch.message}") from mismatch
     if not isinstance(output, Tensor):
-        raise HandshakeError(
-            f"an ordinary {subject.dtype} call returned a {type(output).__name__}, not a tensor"
-        )
+        raise HandshakeError(f"an ordinary {subject.dtype} call returned a {type(output).__name__}, not a tensor")
 
 
 def _check_signature(subject: Subject) -> None:
@@ -44,9 +42,7 @@ def _check_signature(subject: Subject) -> None:
     try:
         signature.bind(*arguments)
     except TypeError as error:
-        raise HandshakeError(
-            f"wrong signature {signature}: it must take ({', '.join(arguments)}); {error}"
-        ) from error
+        raise HandshakeError(f"wrong signature {signature}: it must take ({', '.join(arguments)}); {error}") from error
 
 
 def _call_function(subject: Subject) -> Any:

@@ -200,9 +200,7 @@ def case_at(subject: Subject, s: Structure, pixels: Pixels, *seed: Any, note: st
     """A case with a fixed structure whose samples lie where `pixels` puts them."""
     fill = Filler(subject.dtype, subject.settings.seed, note, s, *seed)
     locations = (
-        off_kinks(fill, s, pixels(fill, s), pixels)
-        if pixels is not on_kinks
-        else to_locations(on_kinks(fill, s), s)
+        off_kinks(fill, s, pixels(fill, s), pixels) if pixels is not on_kinks else to_locations(on_kinks(fill, s), s)
     )
     parts = {name: part(fill, s) if callable(part) else part for name, part in parts.items()}
     return make_case(fill, s, locations=locations, note=note or pixels.__name__, **parts)

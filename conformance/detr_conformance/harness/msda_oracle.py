@@ -1,7 +1,8 @@
 """Oracle and limits of `ms_deform_attn`, as derived in spec chapter 1, "What a verdict compares".
 
-The reference in float64 gives the right numbers. How far a right implementation may be from them follows from the first-order
-effect of rounding: S = sum of |dy/dt| |t| over inputs and intermediates t, written out here for the output and each gradient.
+The reference in float64 gives the right numbers. How far a right implementation may be from them follows from the
+first-order effect of rounding: S = sum of |dy/dt| |t| over inputs and intermediates t, written out here for the
+output and each gradient.
 """
 
 from __future__ import annotations
@@ -71,14 +72,12 @@ def oracle(case: Case, backward: bool = True) -> dict[str, Tensor]:
 
 
 def expectations(case: Case, rounding: Rounding, backward: bool = True) -> dict[str, Expectation]:
-    """Right results and limits of a case: limit = k u S + u_result |ref|, with k = 8 + 2 sqrt(number of terms)."""
+    """Right results and limits of a case: limit = k u S + u_result |ref|, with k = 4 + sqrt(number of terms)."""
     right = oracle(case, backward)
     limits = _Limits(case, rounding)
     result = {"output": _expect(right["output"], limits.output(), rounding)}
     if backward:
-        result["grad_attention_weights"] = _expect(
-            right["grad_attention_weights"], limits.grad_weights(), rounding
-        )
+        result["grad_attention_weights"] = _expect(right["grad_attention_weights"], limits.grad_weights(), rounding)
         result["grad_value"] = _expect(right["grad_value"], limits.grad_value(), rounding)
         limit, interval = limits.grad_locations()
         low, high = interval.unbind(0)
@@ -130,7 +129,7 @@ class _Limits:
         return [_View(self, self.pixels + self.wobble * torch.tensor(move)) for move in moves]
 
     def k(self, terms: Tensor | int) -> Tensor:
-        return 8 + 2 * torch.as_tensor(terms, dtype=torch.float64).sqrt()
+        return 4 + torch.as_tensor(terms, dtype=torch.float64).sqrt()
 
     def output(self) -> Tensor:
         views = self.views()
@@ -148,9 +147,7 @@ class _Limits:
         g = self._g().abs()
         views = self.views()
         amount = torch.stack([(g * v.magnitude()).sum(-1) for v in views]).amax(0)
-        moved = torch.stack(
-            [(g * (v.slope(0) * self.cx + v.slope(1) * self.cy)).sum(-1) for v in views]
-        ).amax(0)
+        moved = torch.stack([(g * (v.slope(0) * self.cx + v.slope(1) * self.cy)).sum(-1) for v in views]).amax(0)
         return self._spread(amount, moved, 4 * self.channels)
 
     def grad_value(self) -> Tensor:
@@ -161,9 +158,7 @@ class _Limits:
         for view in self.views():
             index = view.index.flatten()
             share = view.share[..., None]
-            along = (view.share_y * self.scale[..., 0, None] + view.share_x * self.scale[..., 1, None])[
-                ..., None
-            ]
+            along = (view.share_y * self.scale[..., 0, None] + view.share_x * self.scale[..., 1, None])[..., None]
             amount.index_add_(0, index, (a * g * share).flatten(0, -2))
             moved.index_add_(0, index, (a * g * along).flatten(0, -2))
             count.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
@@ -180,9 +175,7 @@ class _Limits:
             amount = torch.stack(
                 [self.size[..., axis] * (a * g).abs().mul(v.steepness(axis)).sum(-1) for v in views]
             ).amax(0)
-            twist = torch.stack(
-                [self.size[..., axis] * (a * g).abs().mul(v.twist()).sum(-1) for v in views]
-            ).amax(0)
+            twist = torch.stack([self.size[..., axis] * (a * g).abs().mul(v.twist()).sum(-1) for v in views]).amax(0)
             limits.append(self._spread(amount, twist * self.scale[..., 1 - axis], 4 * self.channels))
             lows.append(torch.stack(exact).amin(0))
             highs.append(torch.stack(exact).amax(0))
@@ -235,9 +228,7 @@ class _View:
     def derivative(self, axis: int) -> Tensor:
         """d sample / d pixel coordinate: axis 0 is x, 1 is y."""
         v1, v2, v3, v4 = self.corners.unbind(-2)
-        near, far = (
-            (self.share_y, ((v2 - v1), (v4 - v3))) if axis == 0 else (self.share_x, ((v3 - v1), (v4 - v2)))
-        )
+        near, far = (self.share_y, ((v2 - v1), (v4 - v3))) if axis == 0 else (self.share_x, ((v3 - v1), (v4 - v2)))
         return self._along(near, axis, *far)
 
     def slope(self, axis: int) -> Tensor:
@@ -246,9 +237,7 @@ class _View:
     def steepness(self, axis: int) -> Tensor:
         """The same with every term positive."""
         v1, v2, v3, v4 = self.corners.abs().unbind(-2)
-        return self._along(
-            *((self.share_y, 0, v1 + v2, v3 + v4) if axis == 0 else (self.share_x, 1, v1 + v3, v2 + v4))
-        )
+        return self._along(*((self.share_y, 0, v1 + v2, v3 + v4) if axis == 0 else (self.share_x, 1, v1 + v3, v2 + v4)))
 
     def twist(self) -> Tensor:
         """|d2 sample / dx dy|."""

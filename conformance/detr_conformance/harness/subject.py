@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,7 @@ class Subject:
         for name, tensor in case.tensors.items():
             if name == "grad_output":
                 continue
-            moved = tensor.to(self.device)
-            arguments[name] = lay_out(moved, case.layout) if moved.is_floating_point() else moved.clone()
+            arguments[name] = lay_out(tensor.to(self.device), case.layout)
         return arguments
 
     def call(self, arguments: dict[str, Tensor]) -> Tensor:
@@ -108,7 +108,7 @@ class Subject:
         and the results of earlier calls of the case too."""
         private = {name: tensor.detach().clone() for name, tensor in arguments.items()}
         _poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)
-        with explained("the call"):
+        with explained("the call"), _modes_restored():
             output = self.implementation(*arguments.values())
         for name, tensor in arguments.items():
             if not _same_bytes(tensor, private[name]):
@@ -173,9 +173,7 @@ class Subject:
 
     # -- comparing -----------------------------------------------------------------------------------------
 
-    def compare(
-        self, name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: Tensor | None = None
-    ) -> None:
+    def compare(self, name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: Tensor | None = None) -> None:
         """`mismatch.compare`, remembering the worst ratio."""
         ratio = compare(name, got, expected, limit, interval)
         self.worst_ratio = max(ratio, self.worst_ratio or 0.0)
@@ -190,7 +188,13 @@ class Subject:
         gradient = gradients.get(name)
         if gradient is None:
             raise Mismatch(f"{name} got no gradient", where=f"grad_{name}", expected="a tensor", got="None")
+        if gradient.layout != torch.strided:
+            raise Mismatch(f"{name} got a gradient of layout {gradient.layout}", where=f"grad_{name}")
         return gradient
+
+
+class NotProvided(Exception):
+    """The target does not offer what a clause is about; reported as such, never as passed."""
 
 
 class explained:
@@ -216,11 +220,25 @@ class explained:
         ) from error
 
 
+@contextlib.contextmanager
+def _modes_restored() -> Iterator[None]:
+    """A call that leaves grad mode or the default dtype changed would break the suite after it."""
+    before = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        after = torch.is_grad_enabled(), torch.get_default_dtype()
+        torch.set_grad_enabled(before[0])
+        torch.set_default_dtype(before[1])
+    if after != before:
+        raise Mismatch(f"the call left grad mode, default dtype = {after}, which were {before}", where="global state")
+
+
 def _same_bytes(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    a, b = a.detach().contiguous(), b.detach().contiguous()
-    return torch.equal(a.flatten().view(torch.uint8), b.flatten().view(torch.uint8))
+    first, second = (t.detach().clone(memory_format=torch.contiguous_format).flatten() for t in (a, b))
+    return torch.equal(first.view(torch.uint8), second.view(torch.uint8))
 
 
 def _poison(device: str, sizes: set[int], dtype: torch.dtype) -> None:

@@ -188,7 +188,7 @@ class Kernel:
         return (image * cells + cell) * heads + head
 
     def table(self, value: Float[Tensor, "batch cell head channel"], dtype: torch.dtype) -> Table:
-        rows = value.reshape(-1, value.shape[-1]) if value.numel() else value.new_zeros(0, value.shape[-1])
+        rows = value.flatten(0, 2)
         return torch.cat((rows.to(dtype), rows.new_zeros(1, value.shape[-1], dtype=dtype)))
 
     def read(self, table: Table, rows: tuple[Index, ...]) -> tuple[Vectors, ...]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance.mutants.kernel import Call, Gradients, Kernel, Needs
+from detr_conformance.mutants.msda_memory import in_memory_order
 from detr_conformance.mutants.registry import mutant
 
 
@@ -49,14 +50,14 @@ class FrozenValueFreezesAll(Kernel):
         return value, locations, weights
 
 
-@mutant("buffers-in-fixed-slots", rejects="MSDA-37", origin="gradients packed in a list without the missing ones")
-class BuffersInFixedSlots(Kernel):
-    """Scales the weights' gradient in the pass over the locations, and forgets it without that pass."""
+@mutant("weight-gradient-needs-locations", rejects="MSDA-37", origin="one kernel for both, launched for locations")
+class WeightGradientNeedsLocations(Kernel):
+    """Fills the gradient of the weights in the pass over the locations, and leaves it zero without that pass."""
 
     def backward(self, call: Call, grad_output: Tensor, needs: Needs) -> Gradients:
         value, locations, weights = super().backward(call, grad_output, needs)
         if weights is not None and not needs.locations:
-            weights = weights / call.attention_weights.shape[-1]
+            weights = torch.zeros_like(weights)
         return value, locations, weights
 
 
@@ -65,13 +66,7 @@ class ContiguousGradientAssumed(Kernel):
     """Reads the incoming gradient in the order of its memory."""
 
     def backward(self, call: Call, grad_output: Tensor, needs: Needs) -> Gradients:
-        if not grad_output.is_contiguous():
-            stored = torch.zeros_like(grad_output, memory_format=torch.contiguous_format).flatten()
-            memory = grad_output.as_strided((grad_output.untyped_storage().size() // grad_output.itemsize,), (1,), 0)
-            count = min(len(stored), len(memory) - grad_output.storage_offset())
-            stored[:count] = memory[grad_output.storage_offset() :][:count]
-            grad_output = stored.view(grad_output.shape)
-        return super().backward(call, grad_output, needs)
+        return super().backward(call, in_memory_order(grad_output), needs)
 
 
 @mutant("contiguous-gradient-asserted", rejects="MSDA-38", origin="AT_ASSERTM in Deformable-DETR and detrex")

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detr_conformance.mutants.kernel import Call, Gradients, Kernel, Needs, Output, PerSample, Table, Vectors
+from detr_conformance.mutants.kernel import (
+    Call,
+    Geometry,
+    Gradients,
+    Kernel,
+    Needs,
+    Output,
+    PerSample,
+    Table,
+    Vectors,
+)
 from detr_conformance.mutants.registry import mutant
 
 
@@ -80,8 +91,7 @@ class LocationsScaledInPlace(Kernel):
 
     def forward(self, call: Call) -> Tensor:
         output = super().forward(call)
-        if not call.sampling_locations.is_inference():
-            call.sampling_locations.data.mul_(2).sub_(1).add_(1).div_(2)
+        call.sampling_locations.data.mul_(2).sub_(1).add_(1).div_(2)
         return output
 
 
@@ -91,7 +101,8 @@ class GradientScaledInPlace(Kernel):
 
     def backward(self, call: Call, grad_output: Tensor, needs: Needs) -> Gradients:
         grads = super().backward(call, grad_output, needs)
-        grad_output.data.zero_()
+        if grad_output.is_contiguous():
+            grad_output.data.mul_(0.5)
         return grads
 
 
@@ -106,7 +117,8 @@ class SharedOutput(Kernel):
         result = super().finish(output, dtype)
         if result.is_inference():
             return result
-        return self.buffers.setdefault((result.shape, dtype), result.clone()).detach().copy_(result)
+        buffer = self.buffers.setdefault((result.shape, dtype), result.clone()).copy_(result)
+        return buffer.new_empty(0).set_(buffer)
 
 
 @mutant("output-view", rejects="MSDA-46", origin="mmcv 1511")
@@ -122,8 +134,20 @@ class OutputSavedForBackward(Kernel):
     """Needs its output again in backward, and raises if the caller has added something to it."""
 
     def run(self, call: Call) -> Tensor:
-        output = super().run(call)
-        return output.mul(1).exp().log() if False else _KeepsOutput.apply(output)
+        return _KeepsOutput.apply(super().run(call))
+
+
+class _KeepsOutput(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, output: Tensor) -> Tensor:
+        kept = output.clone()
+        ctx.save_for_backward(kept)
+        return kept
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+        (kept,) = ctx.saved_tensors
+        return grad_output.expand_as(kept)
 
 
 @mutant("cached-by-address", rejects="MSDA-47", origin="value layout cached by data_ptr()")
@@ -163,12 +187,11 @@ class UnwrittenOutput(Kernel):
 
 @mutant("unwritten-value-gradient", rejects="MSDA-47", origin="torch.empty_like(value) for a scattered gradient")
 class UnwrittenValueGradient(Kernel):
-    """Scatters the value gradient into memory that nobody has set to zero."""
+    """Leaves the gradient of cells that no sample reaches as it was allocated."""
 
-    def scatter(self, table: Table, rows: Int[Tensor, " update"], updates: Float[Tensor, "update channel"]) -> None:
-        if not table.any():
-            table.copy_(torch.empty_like(table))
-        super().scatter(table, rows, updates)
+    def grad_value(self, grad: Tensor, geometry: Geometry, weights: PerSample, call: Call) -> Tensor:
+        gradient = super().grad_value(grad, geometry, weights, call)
+        return torch.where(gradient != 0, gradient, torch.empty_like(gradient))
 
 
 @mutant("workspace-not-cleared", rejects="MSDA-47", origin="accumulator reused between calls")
@@ -203,7 +226,8 @@ class RandomOrderOfAtomics(Kernel):
     """Scatters the value gradient in an order that changes from call to call."""
 
     def scatter(self, table: Table, rows: Int[Tensor, " update"], updates: Float[Tensor, "update channel"]) -> None:
-        order = torch.tensor(random.SystemRandom().sample(range(len(rows)), len(rows)), dtype=torch.long)
+        generator = torch.Generator().manual_seed(random.SystemRandom().getrandbits(63))
+        order = torch.randperm(len(rows), generator=generator)
         super().scatter(table, rows[order], updates[order])
 
 
@@ -236,12 +260,12 @@ class GradModeLeftOff(Kernel):
         return output
 
 
-@mutant("threads-left-at-one", rejects="MSDA-49", origin="omp_set_num_threads inside a kernel")
-class ThreadsLeftAtOne(Kernel):
+@mutant("threads-left-changed", rejects="MSDA-49", origin="omp_set_num_threads inside a kernel")
+class ThreadsLeftChanged(Kernel):
     """Changes the number of threads for everything that follows."""
 
     def run(self, call: Call) -> Tensor:
-        torch.set_num_threads(1 if torch.get_num_threads() > 1 else 2)
+        torch.set_num_threads(3)
         return super().run(call)
 
 

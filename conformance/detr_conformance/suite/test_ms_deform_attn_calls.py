@@ -38,6 +38,9 @@ from detr_conformance.harness.suite_test import covers
 
 OPERATION = "ms_deform_attn"
 
+# As many cells as Structure() has, in levels of another shape: every tensor keeps its shape.
+TURNED = Structure(((7, 5), (4, 3)))
+
 
 def whole(subject: Subject, case: Case) -> None:
     """Output and gradients lie within their limits; the gradients where the target has them."""
@@ -68,18 +71,14 @@ def test_nothing_to_do(subject: Subject, case: Case) -> None:
     if subject.backward:
         gradients = subject.run(case).gradients
         for name in GRADIENTS:
-            subject.compare_exactly(
-                f"grad_{name}", subject.gradient(name, gradients), torch.zeros(case[name].shape)
-            )
+            subject.compare_exactly(f"grad_{name}", subject.gradient(name, gradients), torch.zeros(case[name].shape))
 
 
 def empty_levels(subject: Subject) -> Iterator[Case]:
     for levels in (((4, 8), (0, 5), (2, 2)), ((3, 0), (4, 8))):
         fill = Filler(subject.dtype, "empty level", levels)
         s = Structure(levels)
-        yield make_case(
-            fill, s, locations=fill.uniform(-0.1, 1.1, *s.samples, 2), note="a level without cells"
-        )
+        yield make_case(fill, s, locations=fill.uniform(-0.1, 1.1, *s.samples, 2), note="a level without cells")
 
 
 @covers("MSDA-43", cases=empty_levels)
@@ -93,9 +92,7 @@ def counts(subject: Subject) -> Iterator[Case]:
         yield case_at(subject, Structure(**small, batch=batch, queries=2, heads=1, channels=2), everywhere)  # type: ignore[arg-type]
     for queries in (1, 2, 31, 32, 33, 63, 65, 100, 127, 129, 257, 1025):
         yield case_at(subject, Structure(**small, batch=1, queries=queries, heads=1, channels=4), everywhere)  # type: ignore[arg-type]
-    yield case_at(
-        subject, Structure(((3, 4),), 1, 33_000, 2, 1, 1), everywhere, note="65,535 queries * heads"
-    )
+    yield case_at(subject, Structure(((3, 4),), 1, 33_000, 2, 1, 1), everywhere, note="65,535 queries * heads")
 
 
 @covers("MSDA-50", cases=counts)
@@ -118,9 +115,7 @@ def sizes(subject: Subject) -> Iterator[Case]:
         yield case_at(subject, Structure(shapes, queries=9, heads=2, channels=4, points=4), everywhere)
     for channels, points, levels in ((32, 4, 4), (32, 8, 4), (16, 4, 3), (64, 4, 4), (32, 4, 1)):
         shapes = tuple((9 - 2 * level, 8 - level) for level in range(levels))
-        yield case_at(
-            subject, Structure(shapes, 1, 9, 8, channels, points), everywhere, note="published sizes"
-        )
+        yield case_at(subject, Structure(shapes, 1, 9, 8, channels, points), everywhere, note="published sizes")
 
 
 @covers("MSDA-51", cases=sizes)
@@ -191,9 +186,7 @@ def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
         with explained("modifying the output in place"):
             output.add_(1)
         subject.drop_held()
-        check_gradients(
-            subject, subject.pull_back(output, case["grad_output"].to(subject.device), inputs), case
-        )
+        check_gradients(subject, subject.pull_back(output, case["grad_output"].to(subject.device), inputs), case)
 
 
 def pairs(subject: Subject) -> Iterator[Case]:
@@ -209,15 +202,13 @@ def test_no_memory_of_earlier_contents(subject: Subject, case: Case) -> None:
     for name, tensor in arguments.items():
         tensor.copy_(other[name])
     check_output(subject, subject.call(arguments), other)
-    turned = case_at(subject, Structure(((7, 5), (4, 3))), everywhere, note="levels turned")
+    turned = case_at(subject, TURNED, everywhere, note="levels turned")
     for name, tensor in arguments.items():
         tensor.copy_(turned[name])
     check_output(subject, subject.call(arguments), turned)
 
 
-@covers(
-    "MSDA-47", cases=lambda subject: [case_at(subject, Structure(), where) for where in (outside, everywhere)]
-)
+@covers("MSDA-47", cases=lambda subject: [case_at(subject, Structure(), where) for where in (outside, everywhere)])
 def test_no_uninitialised_memory(subject: Subject, case: Case) -> None:
     """torch fills new memory with NaN in this mode."""
     before = (
@@ -245,6 +236,7 @@ def test_deterministic(subject: Subject, case: Case) -> None:
     outputs = [subject.forward(case) for _ in range(3)]
     for again in outputs[1:]:
         subject.compare_exactly("output of the second call", again, outputs[0])
+    check_output(subject, outputs[0], case)
     first = results[0]
     for result in results[1:]:
         if result is not None and first is not None:
@@ -271,17 +263,17 @@ GLOBAL_STATE: dict[str, Callable[[], object]] = {
 def test_no_side_effects(subject: Subject, case: Case) -> None:
     before = {name: read() for name, read in GLOBAL_STATE.items()}
     try:
-        whole(subject, case)
+        subject.run(case) if subject.backward else subject.forward(case)
         with torch.no_grad():
             subject.forward(case)
     finally:
         after = {name: read() for name, read in GLOBAL_STATE.items()}
-        torch.set_default_dtype(torch.float32)
-        torch.set_grad_enabled(True)
         torch.set_num_threads(before["the number of threads"])  # type: ignore[arg-type]
         torch.use_deterministic_algorithms(bool(before["the deterministic-algorithms flag"]))
+        torch.set_float32_matmul_precision(str(before["the float32 matmul precision"]))
     for name, value in before.items():
         expect(after[name] == value, f"the call changed {name}", where=name)
+    whole(subject, case)
 
 
 # -- modes --------------------------------------------------------------------------------------------------
@@ -299,9 +291,17 @@ def test_without_gradients(subject: Subject, case: Case) -> None:
             check_output(subject, output, case)
 
 
+def under_autocast(subject: Subject) -> Iterator[Case]:
+    """An ordinary case; and single samples of constant maps, whose error is that of one weight and one value."""
+    yield case_at(subject, Structure(), everywhere, note="autocast")
+    s = Structure(((2, 3),), queries=30, points=1)
+    value = torch.ones(s.batch, s.cells, s.heads, s.channels, dtype=torch.float64)
+    yield case_at(subject, s, inside, value=value, note="autocast, constant map")
+
+
 @covers(
     "MSDA-54",
-    cases=lambda subject: [case_at(subject, Structure(), everywhere, note="autocast")],
+    cases=under_autocast,
     feature="autocast",
     dtypes=("float32",),
 )
@@ -316,9 +316,7 @@ def test_autocast(subject: Subject, case: Case) -> None:
         gradients = subject.pull_back(output, case["grad_output"].to(output), inputs)
         for name in GRADIENTS:
             gradient, want = subject.gradient(name, gradients), right[f"grad_{name}"]
-            expect(
-                gradient.dtype == torch.float32, f"grad_{name} has dtype {gradient.dtype}, expected float32"
-            )
+            expect(gradient.dtype == torch.float32, f"grad_{name} has dtype {gradient.dtype}, expected float32")
             subject.compare(f"grad_{name}", gradient, want.expected, want.limit, want.interval)
 
 
@@ -345,6 +343,7 @@ def test_captured_whole(subject: Subject, case: Case) -> None:
     captured = subject.replacing(compiled)
     whole(captured, case)
     whole(captured, case_at(subject, structure_of(case), inside, note="compiled, other contents"))
+    whole(captured, case_at(subject, TURNED, inside, note="compiled, levels turned"))
     subject.absorb(captured)
 
 
@@ -355,12 +354,14 @@ def test_captured_whole(subject: Subject, case: Case) -> None:
     once=True,
 )
 def test_exported_whole(subject: Subject, case: Case) -> None:
+    agrees(subject, case)  # an eager call first: what it remembers must not end up in the program
     arguments = tuple(subject.arguments(case).values())
     with torch.no_grad(), explained("torch.export.export"):
         program = torch.export.export(_Wrapped(subject.implementation), arguments).module()
     exported = subject.replacing(program)
     agrees(exported, case)
     agrees(exported, case_at(subject, structure_of(case), inside, note="exported, other contents"))
+    agrees(exported, case_at(subject, TURNED, inside, note="exported, levels turned"))
     subject.absorb(exported)
 
 
@@ -371,9 +372,7 @@ def disagreeing(subject: Subject) -> Iterator[Case]:
     """Arguments that disagree, each in a way that reads nothing out of bounds if it is not noticed."""
     case = case_at(subject, Structure(), inside, note="well formed")
     value, weights = case["value"], case["attention_weights"]
-    yield Case(
-        {**case.tensors, "value": torch.cat((value, value[:, :4]), 1)}, note="S is not the sum of H * W"
-    )
+    yield Case({**case.tensors, "value": torch.cat((value, value[:, :4]), 1)}, note="S is not the sum of H * W")
     fewer = case["sampling_locations"][:, :, :, :1], weights[:, :, :, :1]
     yield Case(
         {**case.tensors, "sampling_locations": fewer[0], "attention_weights": fewer[1]},
@@ -383,6 +382,7 @@ def disagreeing(subject: Subject) -> Iterator[Case]:
         {**case.tensors, "attention_weights": torch.cat((weights, weights), -1)},
         note="weights for twice P points",
     )
+    yield Case({**case.tensors, "attention_weights": weights[..., :1]}, note="weights for one of P points")
 
 
 @covers("MSDA-57", cases=disagreeing, once=True)

@@ -33,6 +33,7 @@ from detr_conformance.harness.msda_check import (
     exact_output,
     exactly_zero,
     expect,
+    gradients_agree,
     rounding_of,
     touched_cells,
 )
@@ -45,9 +46,7 @@ OPERATION = "ms_deform_attn"
 # Sides are powers of two, so that cell centres and quarter cells are exact in every dtype.
 WIDE = Structure(levels=((4, 8), (2, 4), (8, 2)), batch=2, queries=7, heads=3, channels=5, points=2)
 SQUARE = Structure(levels=((8, 8),), batch=2, queries=40, heads=2, channels=3, points=2)
-REAL = Structure(
-    levels=((32, 41), (16, 21), (8, 11), (4, 6)), batch=2, queries=60, heads=8, channels=32, points=4
-)
+REAL = Structure(levels=((32, 41), (16, 21), (8, 11), (4, 6)), batch=2, queries=60, heads=8, channels=32, points=4)
 
 
 def gather(subject: Subject, s: Structure, *seed: object, value: Tensor | None = None, note: str) -> Case:
@@ -76,14 +75,14 @@ def one_weight(s: Structure) -> Tensor:
 @covers("MSDA-1", cases=lambda subject: drawn_cases(subject), share=0.3)
 def test_output_form(subject: Subject, case: Case) -> None:
     s = structure_of(case)
-    check_form_of(subject, subject.forward(case), s)
+    output = subject.forward(case)
+    check_form_of(subject, output, s)
+    check_output(subject, output, case)
     if subject.device == "cuda" and torch.cuda.device_count() > 1:
         last = torch.cuda.device_count() - 1
         arguments = {name: tensor.to(f"cuda:{last}") for name, tensor in subject.arguments(case).items()}
         output = subject.call(arguments)
-        expect(
-            output.device.index == last, f"the output lies on {output.device}, its arguments on cuda:{last}"
-        )
+        expect(output.device.index == last, f"the output lies on {output.device}, its arguments on cuda:{last}")
         check_output(subject, output, case)
 
 
@@ -133,6 +132,17 @@ def oblong(subject: Subject) -> Iterator[Case]:
     for levels in (((2, 8),), ((8, 2),), ((4, 8), (8, 4)), ((1, 8), (8, 1), (2, 4))):
         s = Structure(levels, queries=20)
         yield gather(subject, s, value=cell_codes(s), note="cell codes, oblong")
+
+
+def odd_maps(subject: Subject) -> Iterator[Case]:
+    """Sides and level starts that are multiples of nothing."""
+    for levels in (((7, 7),), ((5, 7), (3, 3), (1, 5), (3, 2))):
+        yield case_at(subject, Structure(levels, queries=20), cell_centres, note="odd maps")
+
+
+@covers("MSDA-3", "MSDA-5", cases=odd_maps)
+def test_maps_without_padding(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
 
 
 @covers("MSDA-4", cases=oblong)
@@ -194,9 +204,7 @@ def test_levels_before_points(subject: Subject, case: Case) -> None:
     exact_output(subject, case)
 
 
-def undisturbed_rows(
-    subject: Subject, case: Case, arguments: dict[str, Tensor], keep: Tensor, what: str
-) -> None:
+def undisturbed_rows(subject: Subject, case: Case, arguments: dict[str, Tensor], keep: Tensor, what: str) -> None:
     """Compares only the rows of the (B, Q, M, D) output that the disturbance must not reach."""
     s = structure_of(case)
     output = subject.forward(case.having(**arguments)).view(s.batch, s.queries, s.heads, s.channels)
@@ -263,6 +271,31 @@ def test_cell_centres(subject: Subject, case: Case) -> None:
     exact_output(subject, case)
 
 
+@covers(
+    "MSDA-11",
+    cases=lambda subject: [case_at(subject, Structure(((5, 7), (3, 9))), cell_centres, note="cell centres, odd maps")],
+)
+def test_cell_centres_of_odd_maps(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+def beside_integers(fill: Filler, s: Structure) -> Tensor:
+    """Coordinates a little below and above an integer, by 2^-6 down to 2^-14."""
+    step = 2.0 ** -fill.integers(6, 14, *s.samples, 2)
+    return cell_centres(fill, s) + torch.where(fill.chance(0.5, *s.samples, 2), step, -step)
+
+
+def hair_from_integers(subject: Subject) -> Iterator[Case]:
+    s = Structure(((4, 8), (8, 2)), queries=24)
+    fill = Filler(subject.dtype, "beside integers")
+    yield make_case(fill, s, locations=to_locations(beside_integers(fill, s), s), note="beside integers")
+
+
+@covers("MSDA-12", cases=hair_from_integers)
+def test_floor_beside_integers(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
 @covers("MSDA-12", cases=lambda subject: [dyadic_case(subject, s, note="quarters") for s in (SQUARE, WIDE)])
 def test_floor(subject: Subject, case: Case) -> None:
     require(((pixels_of(case) > -1) & (pixels_of(case) < 0)).any(), "no coordinate in (-1, 0)")
@@ -296,6 +329,35 @@ def test_outside_is_exactly_zero(subject: Subject, case: Case) -> None:
     exactly_zero(subject, "output", subject.forward(case))
 
 
+def on_the_boundary(subject: Subject) -> Iterator[Case]:
+    """x or y exactly -1 or exactly the size: the first coordinates that do not count."""
+    s = Structure(((4, 8), (8, 2)), queries=20)
+
+    def at_ends(fill: Filler, s: Structure) -> Tensor:
+        ends = torch.where(fill.chance(0.5, *s.samples, 2), torch.tensor(-1.0, dtype=torch.float64), s.sizes())
+        use = fill.chance(0.5, *s.samples, 2)
+        use[..., 0] |= ~use[..., 1]
+        return torch.where(use, ends, cell_centres(fill, s))
+
+    yield dyadic_case(subject, s, pixels=at_ends, note="on the boundary of the range")
+
+
+@covers("MSDA-14", cases=on_the_boundary)
+def test_the_boundary_is_outside(subject: Subject, case: Case) -> None:
+    exactly_zero(subject, "output", subject.forward(case))
+
+
+def long_and_flat(subject: Subject) -> Iterator[Case]:
+    """Coordinates that one axis' range would refuse and the other's admits."""
+    for levels in (((2, 16),), ((16, 2),)):
+        yield dyadic_case(subject, Structure(levels, queries=30), note="each axis has its own range")
+
+
+@covers("MSDA-14", cases=long_and_flat)
+def test_each_axis_has_its_own_range(subject: Subject, case: Case) -> None:
+    exact_output(subject, case)
+
+
 def corners_of_the_map(subject: Subject) -> Iterator[Case]:
     """Locations (0, 0), (1, 0), (0, 1), (1, 1): three of four corners are missing."""
     s = Structure(((4, 8), (2, 2)), queries=4, points=1)
@@ -322,20 +384,25 @@ def far_away(subject: Subject) -> Iterator[Case]:
     s = Structure(((4, 8), (8, 2)), batch=1, queries=1, heads=1, points=1)
     powers = range(2, min(largest, 126) + 1)
     queries = [(sign * 2.0**k, axis) for k in powers for sign in (1, -1) for axis in ("x", "y", "xy")]
-    s = Structure(s.levels, 1, len(queries), 1, 3, 1)
+    s = Structure(s.levels, 1, len(queries), 1, 3, 2)
     locations = torch.full((*s.samples, 2), 0.5, dtype=torch.float64)
     for query, (far, axis) in enumerate(queries):
         if "x" in axis:
             locations[:, query, ..., 0] = far
         if "y" in axis:
             locations[:, query, ..., 1] = far
-    fill = Filler(subject.dtype, "far")
-    yield make_case(fill, s, locations=locations, note="far away")
+    yield make_case(Filler(subject.dtype, "far"), s, locations=locations, note="far away")
+    near = locations.clone()
+    near[..., 1, :] = 0.5
+    yield make_case(Filler(subject.dtype, "far"), s, locations=near, note="far away, beside a sample in range")
 
 
 @covers("MSDA-16", cases=far_away)
 def test_any_finite_location(subject: Subject, case: Case) -> None:
-    exactly_zero(subject, "output", subject.forward(case))
+    output = subject.forward(case)
+    check_output(subject, output, case)
+    if case.note == "far away":
+        exactly_zero(subject, "output", output)
 
 
 @covers("MSDA-17", cases=lambda subject: drawn_cases(subject, everywhere, side=12))
@@ -345,6 +412,26 @@ def test_untouched_cells_do_not_matter(subject: Subject, case: Case) -> None:
     for poison in (torch.nan, torch.inf):
         dirty = clean.masked_fill(~touched[..., None], poison)
         check_output(subject, subject.forward(case.having(value=dirty)), case.having(value=clean))
+
+
+def far_corner(fill: Filler, s: Structure) -> Tensor:
+    """Between the last cell and the lower right border, or beyond it."""
+    return s.sizes() - 1 + fill.uniform(0.1, 2.0, *s.samples, 2)
+
+
+@covers("MSDA-17", cases=lambda subject: [case_at(subject, Structure(((4, 8),), points=2), far_corner)])
+def test_missing_corners_read_nothing(subject: Subject, case: Case) -> None:
+    """Every cell but those of the far corner is NaN, the first one of all among them."""
+    test_untouched_cells_do_not_matter.suite_test.property(subject, case)  # type: ignore[attr-defined]
+
+
+@covers("MSDA-17", cases=lambda subject: [gather(subject, s, note="cell centres") for s in (SQUARE, WIDE)])
+def test_only_four_corners_are_touched(subject: Subject, case: Case) -> None:
+    """On exact cell centres the corners are (floor, floor + 1); the left and upper neighbours are not among them."""
+    touched = touched_cells(case, margin=0.0)[..., None]
+    dirty = case.having(value=case["value"].masked_fill(~touched, torch.nan))
+    require((~touched).any(), "every cell is touched")
+    exact_output(subject, dirty)
 
 
 def strong_weights(fill: Filler, s: Structure) -> Tensor:
@@ -416,9 +503,24 @@ def small_weights(subject: Subject) -> Iterator[Case]:
                 weights[..., special, :] = 0
                 weights[..., special, point] = 2.0**-power
                 locations = to_locations(cell_centres(fill, s), s)
-                yield make_case(
-                    fill, s, locations=locations, weights=weights, value=value, note=f"weight 2^-{power}"
-                )
+                yield make_case(fill, s, locations=locations, weights=weights, value=value, note=f"weight 2^-{power}")
+
+
+def small_shares(subject: Subject) -> Iterator[Case]:
+    """A corner whose share is 2^-16 and whose cell holds 2^16; in float16 2^-14 and 2^14."""
+    power = 7 if subject.dtype == "float16" else 8
+    s = Structure(((2, 2),), queries=3, points=1)
+    fill = Filler(subject.dtype, "small shares")
+    value = torch.ones(s.batch, s.cells, s.heads, s.channels, dtype=torch.float64)
+    value[:, 3] = 2.0 ** (2 * power)
+    locations = to_locations(torch.full((*s.samples, 2), 2.0**-power, dtype=torch.float64), s)
+    weights = torch.ones(s.samples, dtype=torch.float64)
+    yield make_case(fill, s, locations=locations, weights=weights, value=value, note=f"a share of 2^-{2 * power}")
+
+
+@covers("MSDA-20", cases=small_shares)
+def test_no_corner_is_dropped(subject: Subject, case: Case) -> None:
+    exact_output(subject, case)
 
 
 @covers("MSDA-20", cases=small_weights)
@@ -440,9 +542,7 @@ def test_accuracy(subject: Subject, case: Case) -> None:
 
 def other_scales(subject: Subject) -> Iterator[Case]:
     for scale in (1e-3, 1e3):
-        yield case_at(
-            subject, Structure(), everywhere, scale, value=scaled_values(scale), note=f"values x {scale}"
-        )
+        yield case_at(subject, Structure(), everywhere, scale, value=scaled_values(scale), note=f"values x {scale}")
     yield case_at(subject, REAL, everywhere, weights=softmaxed, note="the sizes of a real layer")
 
 
@@ -539,9 +639,7 @@ def test_indices_are_integers(subject: Subject, case: Case) -> None:
     subject.compare_exactly("output", subject.forward(case), expected)
 
 
-@covers(
-    "MSDA-52", cases=lambda subject: drawn_cases(subject, inside, weights=lambda f, s: signed(f, s).abs())
-)
+@covers("MSDA-52", cases=lambda subject: drawn_cases(subject, inside, weights=lambda f, s: signed(f, s).abs()))
 def test_claimed_means_computed(subject: Subject, case: Case) -> None:
     positive = case.having(value=case["value"].abs() + 1)
     output = subject.forward(positive)
@@ -551,3 +649,5 @@ def test_claimed_means_computed(subject: Subject, case: Case) -> None:
         got=str(output.dtype),
     )
     check_output(subject, output, positive)
+    if subject.backward:
+        gradients_agree(subject, positive)

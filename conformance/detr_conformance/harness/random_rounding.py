@@ -1,0 +1,65 @@
+"""How far same-precision implementations may differ: the spread of runs with randomised roundings.
+
+For a composed block the first-order effect of rounding every intermediate is not written out but measured: the
+reference runs several times in the claimed dtype, each result of an operator multiplied by 1 + u e, e uniform in
+[-1, 1] and u the unit round-off of that result's dtype. Any order of the same operations moves the result by about as
+much (stochastic arithmetic; Vignes, Math. Comput. Simul. 35, 1993; Parker, UCLA CSD-970002, 1997).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+# Exact by nature: a perturbed floor would be another cell.
+EXACT = ("floor", "ceil", "round", "trunc", "where", "masked_fill", "zeros", "ones", "full", "copy", "clone", "detach")
+
+
+class RandomRounding(TorchDispatchMode):
+    """Every floating result of an operator, forward and backward, gets a random relative error of one rounding."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::")
+        if func.is_view or name.startswith(EXACT) or any(r.alias_info is not None for r in func._schema.returns):
+            return result
+        return tree_map(self._rounded, result)
+
+    def _rounded(self, result: Any) -> Any:
+        if not isinstance(result, Tensor) or not result.is_floating_point() or result.numel() == 0:
+            return result
+        unit = torch.finfo(result.dtype).eps / 2
+        noise = torch.rand(result.shape, generator=self.generator, dtype=torch.float64) * 2 - 1
+        return (result.double() * (1 + unit * noise)).to(result.dtype)
+
+
+def spread(
+    run: Callable[[], dict[str, Tensor]], right: dict[str, Tensor], *, runs: int, seed: int
+) -> dict[str, Tensor]:
+    """Root mean square deviation of `run` from `right`, element by element, over runs with random roundings.
+
+    Where an element's own estimate is small by chance, a share of the tensor's mean stands in for it.
+    """
+    total = {name: torch.zeros_like(tensor) for name, tensor in right.items()}
+    for index in range(runs):
+        generator = torch.Generator().manual_seed(seed + index)
+        with RandomRounding(generator):
+            results = run()
+        for name, result in results.items():
+            total[name] += (result.detach().double() - right[name]).square()
+    found = {name: (square / runs).sqrt() for name, square in total.items()}
+    return {name: torch.maximum(rms, SMOOTHING * rms.mean()) if rms.numel() else rms for name, rms in found.items()}
+
+
+SMOOTHING = 0.3

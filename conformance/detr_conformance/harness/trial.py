@@ -1,0 +1,84 @@
+"""Runs tests of the suite on an implementation directly, without pytest: how mutants and twins are judged."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import detr_conformance.suite
+from detr_conformance.harness.drive import Failure
+from detr_conformance.harness.subject import NotProvided, Settings, Subject
+from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.target import Target
+
+Judge = Callable[[Subject], None]
+
+
+def suite_tests() -> dict[str, list[Judge]]:
+    """Every test of the suite, by operation."""
+    found: dict[str, list[Judge]] = {}
+    for info in pkgutil.iter_modules(detr_conformance.suite.__path__):
+        if not info.name.startswith("test_"):
+            continue
+        module = importlib.import_module(f"detr_conformance.suite.{info.name}")
+        tests = [each for each in vars(module).values() if hasattr(each, "suite_test")]
+        found.setdefault(module.OPERATION, []).extend(tests)
+    return found
+
+
+def suite_test_of(judge: Judge) -> SuiteTest:
+    return judge.suite_test  # type: ignore[attr-defined]
+
+
+def trials(
+    target: Target,
+    clauses: set[str] | None = None,
+    dtypes: tuple[str, ...] | None = None,
+    settings: Settings | None = None,
+) -> Iterator[tuple[SuiteTest, str, Failure | None]]:
+    """Each applicable test of a target with what it found: None if it passed."""
+    settings = settings or Settings(profile="smoke", shrink=False)
+    tests = suite_tests()
+    for operation, implementation in target.provides.items():
+        for judge in tests[operation]:
+            test = suite_test_of(judge)
+            if clauses is not None and not clauses & set(test.clauses):
+                continue
+            if test.feature is not None and test.feature not in target.features:
+                continue
+            for dtype in _dtypes(test, target, dtypes):
+                yield test, dtype, _try(judge, operation, implementation, dtype, target, settings)
+
+
+def _dtypes(test: SuiteTest, target: Target, chosen: tuple[str, ...] | None) -> list[str]:
+    applicable = [d for d in target.dtypes if d in test.dtypes and (chosen is None or d in chosen)]
+    if not applicable:
+        applicable = [d for d in target.dtypes if d in test.dtypes][:1]
+    if test.once and applicable:
+        return ["float32"] if "float32" in applicable else applicable[:1]
+    return applicable
+
+
+def _try(
+    judge: Judge, operation: str, implementation: Callable[..., Any], dtype: str, target: Target, settings: Settings
+) -> Failure | None:
+    subject = Subject(operation, implementation, dtype, "cpu", target.features, target.variants, settings)
+    try:
+        judge(subject)
+    except Failure as failure:
+        return failure
+    except NotProvided:
+        return None
+    return None
+
+
+def rejection(target: Target, clause: str) -> tuple[SuiteTest, str, Failure] | None:
+    """The first failure of a target in a test of one clause, or None if the clause accepts it."""
+    order = ("float32", "bfloat16", "float16", "float64")
+    for dtype in order:
+        for test, tried, failure in trials(target, {clause}, (dtype,)):
+            if failure is not None:
+                return test, tried, failure
+    return None

@@ -1,0 +1,57 @@
+"""Who tests the tests: every clause is exercised, every mutant rejected by its own clause, every twin accepted."""
+
+from __future__ import annotations
+
+import pytest
+from detr_conformance.clauses import load_clauses
+from detr_conformance.gates import (
+    stray_mutants,
+    stray_tests,
+    unexercised_clauses,
+    unguarded_clauses,
+    untested_clauses,
+)
+from detr_conformance.harness.trial import rejection, suite_tests, trials
+from detr_conformance.mutants import MUTANTS, TWINS, Mutant, Twin, as_target
+from detr_conformance.targets.reference import target as reference
+
+CLAUSES = load_clauses()
+TESTS = [test for tests in suite_tests().values() for test in tests]
+
+
+def test_every_clause_has_a_test() -> None:
+    assert untested_clauses(CLAUSES, TESTS) == []
+
+
+def test_every_test_names_a_clause() -> None:
+    assert stray_tests(CLAUSES, TESTS) == []
+
+
+def test_every_clause_has_a_mutant() -> None:
+    assert unguarded_clauses(CLAUSES, MUTANTS.values()) == []
+
+
+def test_every_mutant_declares_a_clause() -> None:
+    assert stray_mutants(CLAUSES, MUTANTS.values()) == []
+
+
+def test_the_reference_exercises_and_passes_every_clause() -> None:
+    found = list(trials(reference))
+    assert [(test.name, dtype, str(failure)) for test, dtype, failure in found if failure] == []
+    assert unexercised_clauses(CLAUSES, [test for test, _, _ in found]) == []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=lambda mutant: mutant.name)
+def test_a_mutant_is_rejected_by_its_clause(mutant: Mutant) -> None:
+    assert rejection(as_target(mutant), mutant.rejects) is not None, f"{mutant.rejects} accepts it: {mutant.summary}"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("twin", TWINS.values(), ids=lambda twin: twin.name)
+def test_a_twin_passes(twin: Twin, dtype: str) -> None:
+    failures = [
+        f"{', '.join(test.clauses)} {test.name}: {failure}"
+        for test, _, failure in trials(as_target(twin), dtypes=(dtype,))
+        if failure is not None
+    ]
+    assert failures == []
