@@ -197,13 +197,14 @@ def test_half_modules_keep_float32_locations(dtype: torch.dtype) -> None:
     assert output.isfinite().all()
 
 
-def test_autocast() -> None:
-    """Under autocast the module runs in bfloat16, locations in float32, near the float32 result."""
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_autocast(device: str) -> None:
+    """Under autocast the core gets bfloat16 but for the locations; the result is near the float32 one."""
     spy = Spy()
-    module = perturbed(core=spy).float()
-    arguments = call(dtype=torch.float32)
+    module = perturbed(core=spy).float().to(device)
+    arguments = {name: tensor.to(device) for name, tensor in call(dtype=torch.float32).items()}
     expected = module(**arguments)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         output = module(**arguments)
     assert (spy.value.dtype, spy.weights.dtype) == (torch.bfloat16, torch.bfloat16)
     assert spy.locations.dtype == torch.float32

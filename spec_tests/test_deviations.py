@@ -85,6 +85,10 @@ def test_an_entry_holds_for_its_versions(tmp_path: Path, versions: str, version:
     assert (entry.version_problem(version) is None) == holds
 
 
+def test_a_target_without_a_version_is_told_to_give_one(tmp_path: Path) -> None:
+    assert "set Target(version=...)" in (only(written(tmp_path / "d.toml")).version_problem(None) or "")
+
+
 def test_an_entry_covers_what_it_names(tmp_path: Path) -> None:
     narrow = only(written(tmp_path / "n.toml", dtypes='["float16"]'))
     assert narrow.covers({"operation": "ms_deform_attn", "dtype": "float16"})

@@ -92,7 +92,7 @@ def _unknown(spec: str, names: list[str]) -> str:
     if spec.endswith(":"):
         return f"{spec!r} ends in a colon; write {spec}target if the variable is called so"
     close = difflib.get_close_matches(spec, names, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"installed: {', '.join(names) or 'none'}."
+    hint = f"did you mean {' or '.join(close)}?" if close else "`detr-spec targets` lists the installed ones."
     return f"no target {spec!r}: {hint} Your own is package.module:attribute or path/to/file.py:attribute"
 
 

@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash.get(SESSION, None)
     if session is None:
         return
-    kept = [item for item in items if not _is_suite_test(item) or session.selects(_operation(item), item.name)]
+    kept = [item for item in items if not _is_suite_test(item) or session.selects(_operation(item), _name(item.nodeid))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
     for item in items:
@@ -113,6 +113,11 @@ def _suite_test(item: pytest.Item) -> Any:
     return item.function.suite_test  # type: ignore[attr-defined]
 
 
+def _name(nodeid: str) -> str:
+    """file.py::test[parameter], without the folder."""
+    return Path(nodeid).name
+
+
 def _operation(item: pytest.Item) -> str:
     return str(item.module.OPERATION)  # type: ignore[attr-defined]
 
@@ -126,7 +131,7 @@ def subject(request: pytest.FixtureRequest) -> Any:
     parameter = request.param
     if parameter.absent:
         pytest.skip(parameter.absent)
-    return request.config.stash[SESSION].subject(request.module.OPERATION, parameter)  # type: ignore[attr-defined]
+    return request.config.stash[SESSION].subject(request.module.OPERATION, parameter)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -166,13 +171,36 @@ class Reporter:
             self.clauses = {item.nodeid: _suite_test(item).clauses for item in session.items if _is_suite_test(item)}
             self._send({"event": "collected", "tests": len(self.clauses)})
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """With --jobs the controller itself collects nothing."""
+        from detr_conformance.harness.trial import clauses_by_test_name
+
+        if not self.clauses:
+            names = clauses_by_test_name()
+            self.clauses = {nodeid: names.get(_name(nodeid).partition("[")[0], ()) for nodeid in ids}
+            self._send({"event": "collected", "tests": len(ids)})
+
     def pytest_runtest_logstart(self, nodeid: str, location: Any) -> None:
-        self._send({"event": "running", "test": Path(nodeid).name, "clauses": list(self.clauses.get(nodeid, ()))})
+        self._send({"event": "running", "test": _name(nodeid), "clauses": list(self.clauses.get(nodeid, ()))})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, event in report.user_properties:
-            if name == "detr" and (report.when == "call" or not report.passed):
-                self._send({**event, "seconds": round(report.duration, 4)})  # type: ignore[dict-item]
+        found = [event for name, event in report.user_properties if name == "detr"]
+        if found and (report.when == "call" or not report.passed):
+            self._send({**found[0], "seconds": round(report.duration, 4)})  # type: ignore[dict-item]
+        elif not found and report.failed and report.nodeid in self.clauses:
+            self._send(self._crash(report))
+
+    def _crash(self, report: pytest.TestReport) -> dict[str, Any]:
+        """A worker process of --jobs died, as on an illegal memory access, and took its report with it."""
+        return {
+            "event": "result",
+            "test": _name(report.nodeid),
+            "clauses": list(self.clauses[report.nodeid]),
+            "outcome": "fail",
+            "died": True,
+            "message": "the process died in this test",
+        }
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         seconds = round(time.monotonic() - self.started, 2)

@@ -71,7 +71,8 @@ def suite_environment(selection: Selection) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     # As `-P` does for the first process: a random.py of the user's must not replace Python's own.
     shielded = {"PYTHONSAFEPATH": "1"} if selection.jobs > 1 else {}
-    return {**kept, **shielded, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    # Threads that wait by spinning starve each other on a busy machine; a user's own choice stands.
+    return {"OMP_WAIT_POLICY": "passive", **kept, **shielded, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def replay_command(target: str, case_file: str) -> str:

@@ -162,7 +162,7 @@ class Session:
         parameter: Parameter = item.callspec.params["subject"]  # type: ignore[attr-defined]
         event = {
             "event": "result",
-            "test": item.name,
+            "test": Path(item.nodeid).name,
             "clauses": list(test.clauses),
             "operation": item.module.OPERATION,  # type: ignore[attr-defined]
             "device": parameter.device,
@@ -187,7 +187,7 @@ class Session:
         if isinstance(error, NotProvided):
             return Outcome(event | {"outcome": "not-provided", "message": str(error)})
         if isinstance(error, Failure):
-            return self._failure(event, test, error, item.name)
+            return self._failure(event, test, error, event["test"])
         if error is not None:
             message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             return Outcome(event | {"outcome": "error", "message": message})

@@ -18,6 +18,7 @@ from detr_conformance.report import Report
 
 IN_FULL = 12  # an implementation that is wrong throughout fails nearly every clause
 DETAIL_LINES = 20
+DETAIL_INDENT = 12
 OTHER_TESTS = 4
 
 
@@ -71,8 +72,11 @@ def _print_message(console: Console, entry: Mapping[str, Any]) -> None:
 
 def _print_detail(console: Console, detail: str) -> None:
     lines = textwrap.dedent(detail).strip("\n").splitlines()
-    shown = [*lines[:DETAIL_LINES], *(["..."] if len(lines) > DETAIL_LINES else [])]
-    console.print(Padding(visible("\n".join(shown), "dim"), (0, 2, 0, 12)))
+    for line in [*lines[:DETAIL_LINES], *(["..."] if len(lines) > DETAIL_LINES else [])]:
+        if line.startswith(" "):  # code and tables lose their shape when they are wrapped
+            console.print(visible(DETAIL_INDENT * " " + line, "dim"), soft_wrap=True)
+        else:
+            console.print(Padding(visible(line, "dim"), (0, 2, 0, DETAIL_INDENT)))
 
 
 def _print_others(console: Console, tests: list[str]) -> None:

@@ -152,7 +152,7 @@ class MultiScaleDeformableAttention(nn.Module):
         value = value.unflatten(-1, (self.config.num_heads, -1))
 
         locations = self._sampling_locations(query, reference_points, spatial_shapes)
-        weights = self._softmax_weights(query).to(value.dtype)
+        weights = self._softmax_weights(query).to(value.dtype)  # autocast on CUDA computes a softmax in float32
         output = self.core(value, spatial_shapes, level_start_index, locations, weights)
         return identity + self.dropout(self.output_proj(output))
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem
 
-from detr_conformance.clauses import ClauseError, load_clauses
-from detr_conformance.loaders import installed_targets
-
 
 class TargetName(click.ParamType):
     """A TARGET: installed names, and files."""
@@ -15,6 +12,8 @@ class TargetName(click.ParamType):
     name = "target"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from detr_conformance.loaders import installed_targets
+
         names = [CompletionItem(name) for name in installed_targets() if name.startswith(incomplete)]
         return names or [CompletionItem(incomplete, type="file")]
 
@@ -25,6 +24,8 @@ class ClauseId(click.ParamType):
     name = "id"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from detr_conformance.clauses import ClauseError, load_clauses
+
         try:
             clauses = load_clauses(retired=True)
         except ClauseError:

@@ -29,6 +29,7 @@ def write_case(folder: Path, case: Case, *, clause: str, test: str) -> Path:
         "layout": case.layout,
         "note": case.note,
         "options": json.dumps(case.options, sort_keys=True),
+        "order": json.dumps(list(case.tensors)),  # arguments are positional; safetensors sorts by name
     }
     tensors = {name: case.tensors[name].contiguous().clone() for name in sorted(case.tensors)}
     data = save(tensors, metadata=about)
@@ -64,5 +65,9 @@ def read_case(path: Path) -> tuple[Case, str]:
         raise CaseFileError(f"{path} cannot be read as safetensors: {error}") from error
     if about.get("layout") not in LAYOUTS:
         raise CaseFileError(f"{path} names the unknown layout {about.get('layout')!r}")
-    options = json.loads(about.get("options", "{}"))
-    return Case(tensors, about["layout"], about.get("note", ""), options), about["test"]
+    try:
+        options, order = json.loads(about["options"]), json.loads(about["order"])
+        ordered = {name: tensors[name] for name in order}
+    except (KeyError, ValueError, TypeError) as error:
+        raise CaseFileError(f"{path} is incomplete: {error!r}") from error
+    return Case(ordered, about["layout"], about.get("note", ""), options), about["test"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -96,10 +97,8 @@ def _run_drawn(
         report_multiple_bugs=False,
         print_blob=False,
     )(seed(seed_value)(given(strategy)(one)))
-    try:
+    with contextlib.suppress(_Enough, Mismatch, Flaky):  # Flaky: a target that fails now and then has failed
         run()
-    except (_Enough, Mismatch, Flaky):  # Flaky: a target that fails now and then has failed
-        pass
     if smallest is not None:
         _shrinking_spent += time.monotonic() - failed_at
         raise smallest

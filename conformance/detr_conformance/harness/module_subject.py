@@ -63,7 +63,7 @@ def run(subject: Subject, case: Case) -> Result:
 def parameters_by_name(module: Any, case: Case) -> dict[str, Tensor]:
     """The module's own parameters under the reference's names; each must end in exactly one of them."""
     own = dict(module.named_parameters()) if isinstance(module, nn.Module) else {}
-    found = {}
+    found: dict[str, Tensor] = {}
     for name in parameters_of(case):
         matches = [key for key in own if key == name or key.endswith(f".{name}")]
         if len(matches) != 1:
@@ -119,7 +119,7 @@ def _reference(case: Case, dtype: torch.dtype, backward: bool) -> dict[str, Tens
     for name, tensor in inputs.items():
         if tensor.is_floating_point():
             leaves[name] = inputs[name] = tensor.to(dtype, copy=True).requires_grad_(backward)
-    output = module(**inputs)  # type: ignore[arg-type]
+    output = module(**inputs)
     results = {"output": output.detach()}
     if backward:
         leaves |= dict(module.named_parameters())

@@ -128,7 +128,15 @@ def touched_cells(case: Case, margin: float = 0.02) -> Tensor:
     return touched[:, :-1]
 
 
-def expect(condition: bool, message: str, **facts: str) -> None:
+def expect(
+    condition: bool,
+    message: str,
+    *,
+    where: str | None = None,
+    expected: str | None = None,
+    got: str | None = None,
+    limit: str | None = None,
+) -> None:
     """Raises Mismatch with the message unless the condition holds."""
     if not condition:
-        raise Mismatch(message, **facts)
+        raise Mismatch(message, where, expected, got, limit)

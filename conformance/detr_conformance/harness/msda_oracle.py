@@ -7,7 +7,6 @@ output and each gradient.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -125,7 +124,7 @@ class _Limits:
         """The samples where they are, and, if one is near a kink, moved to either side in x and y."""
         moves = [(0, 0)]
         if self.near_kink.any():
-            moves += list(itertools.product((-1, 1), repeat=2))
+            moves += [(x, y) for x in (-1, 1) for y in (-1, 1)]
         return [_View(self, self.pixels + self.wobble * torch.tensor(move)) for move in moves]
 
     def k(self, terms: Tensor | int) -> Tensor:

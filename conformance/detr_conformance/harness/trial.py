@@ -28,6 +28,15 @@ def suite_tests() -> dict[str, list[Judge]]:
     return found
 
 
+def clauses_by_test_name() -> dict[str, tuple[str, ...]]:
+    """file.py::test -> the clauses it covers."""
+    return {
+        f"{judge.__module__.rpartition('.')[2]}.py::{suite_test_of(judge).name}": suite_test_of(judge).clauses
+        for judges in suite_tests().values()
+        for judge in judges
+    }
+
+
 def suite_test_of(judge: Judge) -> SuiteTest:
     return judge.suite_test  # type: ignore[attr-defined]
 

@@ -2,6 +2,10 @@
 
 from detr_conformance.mutants import (  # noqa: F401  (importing a module registers what it holds)
     kernel,
+    module,
+    module_frame,
+    module_looking,
+    module_twins,
     msda_coordinates,
     msda_gradient_form,
     msda_gradients,
@@ -13,6 +17,7 @@ from detr_conformance.mutants import (  # noqa: F401  (importing a module regist
     msda_sizes,
     msda_weights,
     plain,
+    twins,
 )
 from detr_conformance.mutants.registry import MUTANTS, TWINS, Mutant, Twin, as_target, mutant, twin
 

@@ -272,7 +272,7 @@ class LocationGradientInHalf(ClaimedDtypeKernel):
 
 @mutant("truncated-gradients", rejects="MSDA-35", origin="float32 to bfloat16 by a shift, in backward alone")
 class TruncatedGradients(Kernel):
-    """Cuts the lower bits off half gradients instead of rounding them."""
+    """Cuts the lower bits off the half gradient of the value instead of rounding it."""
 
     def grad_value(self, grad: Tensor, geometry: Geometry, weights: PerSample, call: Call) -> ValueGradient:
         gradient = super().grad_value(grad, geometry, weights, call)

@@ -49,24 +49,14 @@ class AutocastMixesDtypes(Kernel):
         return super().run(call)
 
 
-@mutant("autocast-overflows", rejects="MSDA-54", origin="unscaled half gradients inside autocast")
+@mutant("autocast-overflows", rejects="MSDA-54", origin="loss scaling inside the operation")
 class AutocastOverflows(Kernel):
-    """Scales the value by 2^127 under autocast, to use the range of bfloat16, and divides too late."""
+    """Scales the value by 2^127 under autocast, against underflow, and the numbers overflow."""
 
     def prepare(self, call: Call) -> Call:
         if not torch.is_autocast_enabled(call.value.device.type):
             return call
-        return call._replace(value=call.value * 2.0**127 * 4 / 4 / 2.0**127)
-
-
-@mutant("autocast-eight-bits", rejects="MSDA-54", origin="autocast taken for a licence to quantise")
-class AutocastEightBits(Kernel):
-    """Rounds weights to four bits under autocast, below what its dtype allows."""
-
-    def prepare(self, call: Call) -> Call:
-        if not torch.is_autocast_enabled(call.value.device.type):
-            return call
-        return call._replace(attention_weights=call.attention_weights.to(torch.float8_e4m3fn).float())
+        return call._replace(value=call.value * 2.0**127 / 2.0**127)
 
 
 @mutant("scalar-breaks-graph", rejects="MSDA-55", origin="DD 226: .item() in forward", features=CAPTURED)
@@ -108,19 +98,12 @@ class ExportLosesLevels(PlainGather):
         return super().weigh(weights, in_range)
 
 
-@mutant("export-bakes-shapes", rejects="MSDA-56", origin="TensorRT 4813: shapes as constants", features=CAPTURED)
-class ExportBakesShapes(PlainGather):
-    """Takes the spatial shapes of its last eager call for constants while it is traced."""
+@mutant("export-needs-data", rejects="MSDA-56", origin="a Python branch on the contents of a tensor", features=CAPTURED)
+class ExportNeedsData(PlainGather):
+    """Asks in Python whether any sample is in range, to return early: nothing that can be exported."""
 
-    def __init__(self) -> None:
-        self.shapes: list[list[int]] | None = None
-
-    def sizes(self, spatial_shapes: Tensor) -> tuple[PerLevel, PerLevel]:
-        if not torch.compiler.is_compiling():
-            self.shapes = spatial_shapes.tolist()
-        elif self.shapes is not None and len(self.shapes) == len(spatial_shapes):
-            spatial_shapes = torch.tensor(self.shapes)
-        return super().sizes(spatial_shapes)
+    def gated(self, coordinate: PerSample, in_range: Mask) -> PerSample:
+        return super().gated(coordinate, in_range) if in_range.any() else torch.zeros_like(coordinate)
 
 
 class Unchecked(Kernel):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_conformance.mutants.kernel import Call, Gradients, Kernel, Mask, Needs, Output, PerSample, Table, Vectors
+from detr_conformance.mutants.kernel import Call, Gradients, Kernel, Needs, Output, PerSample, Table, Vectors
 from detr_conformance.mutants.registry import mutant
 
 HALF = (torch.float16, torch.bfloat16)
@@ -155,12 +155,14 @@ class UnormFraction(Kernel):
         return (super().fraction(coordinate, floor) * 65535).round() / 65535
 
 
-@mutant("logarithmic-weights", rejects="MSDA-25", origin="exp(log a), from a log-softmax")
-class LogarithmicWeights(Kernel):
-    """Carries weights as sign and logarithm, and loses the last bits on the way back."""
+@mutant("rescaled-weights", rejects="MSDA-25", origin="running normaliser of an online softmax")
+class RescaledWeights(Kernel):
+    """Divides the weights by the sum of their absolute values, and multiplies the result with it again."""
 
-    def weigh(self, weights: PerSample, in_range: Mask) -> PerSample:
-        return super().weigh(weights.sign() * weights.abs().log().exp(), in_range)
+    def accumulate(self, samples: Vectors, weights: PerSample) -> Output:
+        total = weights.abs().sum((3, 4), keepdim=True)
+        total = torch.where(total > 0, total, 1)
+        return super().accumulate(samples, weights / total) * total[..., 0, 0, None]
 
 
 @mutant("float64-in-float32", rejects="MSDA-52", origin="kernels compiled for float alone, behind .float()")

@@ -32,15 +32,15 @@ class OneSidedCornerTests(Kernel):
         return (i >= 0) & (j >= 0)
 
 
-@mutant("closed-gate", rejects="MSDA-14", origin="<= in place of <")
+@mutant("closed-gate", rejects="MSDA-14", origin="<= in place of <, and min(index, W - 1) against the consequences")
 class ClosedGate(Kernel):
-    """Lets x = W and y = H in; its corners are tested on the side that a strict gate leaves open."""
+    """Lets x = W and y = H in, where the index is then clamped to the last cell."""
 
-    def in_range(self, x: PerSample, y: PerSample, height: PerLevel, width: PerLevel) -> Mask:
-        return (x >= -1) & (x <= width) & (y >= -1) & (y <= height)
-
-    def exists(self, i: Index, j: Index, height: PerLevel, width: PerLevel) -> Mask:
-        return (i >= 0) & (i <= height) & (j >= 0) & (j <= width)
+    def coordinates(
+        self, locations: Tensor, height: PerLevel, width: PerLevel, dtype: torch.dtype
+    ) -> tuple[PerSample, PerSample]:
+        x, y = super().coordinates(locations, height, width, dtype)
+        return torch.where(x == width, x - 1, x), torch.where(y == height, y - 1, y)
 
 
 @mutant("height-gates-both", rejects="MSDA-14", origin="copy and paste of the y test")

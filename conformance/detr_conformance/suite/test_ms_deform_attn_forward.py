@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -214,7 +215,7 @@ def undisturbed_rows(subject: Subject, case: Case, arguments: dict[str, Tensor],
     subject.compare(f"output of the other {what}", output[rows], expected[rows], limit[rows])
 
 
-def poisoned(case: Case, select: tuple[object, ...], names: tuple[str, ...]) -> dict[str, Tensor]:
+def poisoned(case: Case, select: tuple[slice | int, ...], names: tuple[str, ...]) -> dict[str, Tensor]:
     """The named arguments with one slice overwritten by NaN."""
     changed = {}
     for name in names:
@@ -470,6 +471,10 @@ def test_touched_non_finite_numbers_show(subject: Subject, case: Case) -> None:
 # -- weights ------------------------------------------------------------------------------------------------
 
 
+def whole_numbers(low: int, high: int, fill: Filler, s: Structure) -> Tensor:
+    return fill.integers(low, high, *s.samples)
+
+
 def whole_weights(subject: Subject) -> Iterator[Case]:
     """Constant maps under whole weights: the output is value times the sum of the weights."""
     for low, high in ((-3, 3), (0, 0), (1, 1), (2, 5), (-4, -1)):
@@ -478,7 +483,7 @@ def whole_weights(subject: Subject) -> Iterator[Case]:
             WIDE,
             low,
             pixels=cell_centres,
-            weights=lambda fill, s, low=low, high=high: fill.integers(low, high, *s.samples),
+            weights=partial(whole_numbers, low, high),
             note=f"weights in [{low}, {high}]",
         )
 
@@ -557,11 +562,14 @@ def cancelling(fill: Filler, s: Structure) -> Tensor:
     return weights * torch.where(fill.chance(0.5, *s.samples), 1.0, -1.0)
 
 
+def around_four(fill: Filler, s: Structure) -> Tensor:
+    return 4 + 0.5 * fill.normal(s.batch, s.cells, s.heads, s.channels)
+
+
 def long_sums(subject: Subject) -> Iterator[Case]:
     s = Structure(((6, 7), (3, 5), (4, 4), (2, 9)), queries=20, points=16, channels=8)
-    smooth = lambda fill, s: 4 + 0.5 * fill.normal(s.batch, s.cells, s.heads, s.channels)  # noqa: E731
     for seed in range(2):
-        yield case_at(subject, s, inside, seed, weights=cancelling, value=smooth, note="long cancelling sums")
+        yield case_at(subject, s, inside, seed, weights=cancelling, value=around_four, note="long cancelling sums")
 
 
 @covers("MSDA-22", cases=long_sums, dtypes=HALF)

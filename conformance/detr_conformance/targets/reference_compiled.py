@@ -39,7 +39,9 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         import torch
+        import torch._functorch.config
 
+        torch._functorch.config.donated_buffer = False  # else backward(retain_graph=True) raises, now or later
         self.name = function.__name__
         self.runs = 0
         self.for_any_size, self.for_this_size = (
@@ -60,7 +62,6 @@ class Compiled:
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         from torch._dynamo import config as dynamo
-        from torch._functorch import config as autograd
         from torch.fx.experimental import _config as symbols
 
         empty = any(argument.numel() == 0 for argument in arguments)  # symbolic sizes cannot be traced at 0
@@ -69,7 +70,6 @@ class Compiled:
         with (
             symbols.patch(use_duck_shape=False, backed_size_oblivious=True),
             dynamo.patch(recompile_limit=GRAPHS, fail_on_recompile_limit_hit=True),
-            autograd.patch(donated_buffer=False),  # else a second backward through a retained graph raises
         ):
             output = compiled(*arguments)
         if self.runs == before:

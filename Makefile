@@ -1,0 +1,46 @@
+# Two commands set everything up on a machine with Python 3.11+ and make: `make check` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Tests run on two processes; a thread each keeps them out of each other's way.
+WORKERS ?= 2
+
+.PHONY: help check test lint types readme kill-matrix thorough clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "detr-spec needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+check: $(READY)  ## set up, then check transformers' deformable attention (every distinct core; smoke profile)
+	$(BIN)/detr-spec check transformers --operation ms_deform_attn --profile smoke
+
+test: $(READY) lint types  ## every test of the project
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy
+	$(BIN)/mypy
+
+readme: $(READY)  ## repeat the runs shown in the README and fill them in (about 20 minutes)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/readme_runs.py
+
+kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.{json,md} (about 15 minutes)
+	$(BIN)/python -m detr_conformance.kill_matrix docs/kill-matrix.json docs/kill-matrix.md
+
+thorough: $(READY)  ## the reference under random cases, seed printed
+	$(BIN)/detr-spec check reference --profile thorough
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache detr-cases

@@ -1,0 +1,105 @@
+"""The kill matrix: every mutant against every clause, beside the check that the field usually does.
+
+`python -m detr_conformance.kill_matrix FILE.json FILE.md` writes both files; the Markdown one is drawn from the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.progress import track
+
+from detr_conformance.clauses import load_clauses, natural_key
+from detr_conformance.harness.trial import trials
+from detr_conformance.mutants import MUTANTS, as_target
+from detr_conformance.mutants.naive import naive_check
+
+DTYPES = ("float32", "bfloat16")  # a mutant of another dtype alone is judged in that one
+
+
+def judge(name: str) -> dict[str, Any]:
+    """What rejects one mutant."""
+    torch.set_num_threads(1)
+    mutant = MUTANTS[name]
+    target = as_target(mutant)
+    rejecting: set[str] = set()
+    for test, _, failure in trials(target, dtypes=DTYPES):
+        if failure is not None:
+            rejecting.update(test.clauses)
+    if mutant.rejects not in rejecting:
+        for test, _, failure in trials(as_target(mutant), {mutant.rejects}):
+            if failure is not None:
+                rejecting.update(test.clauses)
+    return {
+        "operation": mutant.operation,
+        "declares": mutant.rejects,
+        "origin": mutant.origin,
+        "summary": mutant.summary,
+        "rejected_by": sorted(rejecting, key=natural_key),
+        "survives_naive_check": naive_check(mutant.operation, mutant.build()),
+    }
+
+
+def matrix(workers: int) -> dict[str, Any]:
+    """The whole matrix."""
+    names = sorted(MUTANTS)
+    with ProcessPoolExecutor(workers) as pool:
+        judged = list(track(pool.map(judge, names), "mutants against clauses", total=len(names)))
+    mutants = dict(zip(names, judged, strict=True))
+    return {
+        "schema_version": 1,
+        "torch": torch.__version__,
+        "dtypes": list(DTYPES),
+        "mutants": mutants,
+        "rejected_by_declared_clause": sum(m["declares"] in m["rejected_by"] for m in judged),
+        "rejected_by_naive_check": sum(not m["survives_naive_check"] for m in judged),
+        "total": len(judged),
+    }
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    """Rates, then a line a clause: who declares it and how many it rejects."""
+    mutants, total = found["mutants"], found["total"]
+    lines = [
+        "# Kill matrix",
+        "",
+        f"{total} mutants. Rejected by the clause they declare: {found['rejected_by_declared_clause']}. Rejected by a "
+        f"naive check (initial weights, H = W, locations in [0, 1), tolerance 1e-2): {found['rejected_by_naive_check']}.",
+        "",
+        "| clause | | rejects | declared by |",
+        "|---|---|---|---|",
+    ]
+    for clause in load_clauses().values():
+        declaring = [name for name, m in mutants.items() if m["declares"] == clause.id]
+        rejected = sum(clause.id in m["rejected_by"] for m in mutants.values())
+        lines.append(f"| {clause.id} | {clause.title} | {rejected} | {', '.join(declaring)} |")
+    lines += ["", "| mutant | declares | rejected by | survives a naive check | what is wrong |", "|---|---|---|---|---|"]
+    for name, m in mutants.items():
+        others = f"{len(m['rejected_by'])} clauses"
+        survives = "yes" if m["survives_naive_check"] else "no"
+        summary = m["summary"].replace("|", "\\|")
+        lines.append(f"| {name} | {m['declares']} | {others} | {survives} | {summary} |")
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.argument("json_file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("markdown_file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--workers", default=2, show_default=True, help="processes")
+def main(json_file: Path, markdown_file: Path, workers: int) -> None:
+    """Judges every mutant by every clause and writes the matrix."""
+    for path in (json_file, markdown_file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    found = matrix(workers)
+    json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    markdown_file.write_text(as_markdown(found), encoding="utf-8")
+    click.echo(f"{found['total']} mutants, {found['rejected_by_declared_clause']} rejected by their declared clause")
+
+
+if __name__ == "__main__":
+    main()
