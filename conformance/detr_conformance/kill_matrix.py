@@ -68,8 +68,9 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines = [
         "# Kill matrix",
         "",
-        f"{total} mutants. Rejected by the clause they declare: {found['rejected_by_declared_clause']}. Rejected by a "
-        f"naive check (initial weights, H = W, locations in [0, 1), tolerance 1e-2): {found['rejected_by_naive_check']}.",
+        f"{total} mutants. Rejected by the clause they declare: {found['rejected_by_declared_clause']}.",
+        "Rejected by a naive check (initial weights, H = W, locations in [0, 1), tolerance 1e-2): "
+        f"{found['rejected_by_naive_check']}.",
         "",
         "| clause | | rejects | declared by |",
         "|---|---|---|---|",
@@ -78,7 +79,7 @@ def as_markdown(found: dict[str, Any]) -> str:
         declaring = [name for name, m in mutants.items() if m["declares"] == clause.id]
         rejected = sum(clause.id in m["rejected_by"] for m in mutants.values())
         lines.append(f"| {clause.id} | {clause.title} | {rejected} | {', '.join(declaring)} |")
-    lines += ["", "| mutant | declares | rejected by | survives a naive check | what is wrong |", "|---|---|---|---|---|"]
+    lines += ["", "| mutant | declares | rejected by | survives a naive check | what is wrong |", "|---" * 5 + "|"]
     for name, m in mutants.items():
         others = f"{len(m['rejected_by'])} clauses"
         survives = "yes" if m["survives_naive_check"] else "no"

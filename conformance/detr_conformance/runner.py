@@ -52,6 +52,8 @@ def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
         "-p",
         "no:cacheprovider",
         "-p",
+        "no:logging",
+        "-p",
         "detr_conformance.plugin",
     ]
     command += ["--quiet", "--color=no", "--tb=short"]

@@ -48,7 +48,7 @@ def trials(
     settings: Settings | None = None,
 ) -> Iterator[tuple[SuiteTest, str, Failure | None]]:
     """Each applicable test of a target with what it found: None if it passed."""
-    settings = settings or Settings(profile="smoke", shrink=False)
+    settings = settings or Settings(profile="standard", shrink=False)
     tests = suite_tests()
     for operation, implementation in target.provides.items():
         for judge in tests[operation]:

@@ -61,6 +61,14 @@ class WeightGradientNeedsLocations(Kernel):
         return value, locations, weights
 
 
+@mutant("graph-hangs-on-value", rejects="MSDA-37", origin="if value.requires_grad: save_for_backward")
+class GraphHangsOnValue(Kernel):
+    """Builds a graph only if the value asks for a gradient."""
+
+    def run(self, call: Call) -> Tensor:
+        return super().run(call) if call.value.requires_grad else super().run(call).detach()
+
+
 @mutant("contiguous-gradient-assumed", rejects="MSDA-38", origin="grad_output.data_ptr() without .contiguous()")
 class ContiguousGradientAssumed(Kernel):
     """Reads the incoming gradient in the order of its memory."""
@@ -107,7 +115,8 @@ class SecondBackwardAdds(Kernel):
     """Adds to the value gradient of the first backward when the graph is used again."""
 
     def forward(self, call: Call) -> Tensor:
-        self.buffer, self.buffered = None, call.value.data_ptr()
+        self.buffer: Tensor | None = None
+        self.buffered = call.value.data_ptr()
         return super().forward(call)
 
     def backward(self, call: Call, grad_output: Tensor, needs: Needs) -> Gradients:

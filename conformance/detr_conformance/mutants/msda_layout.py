@@ -9,8 +9,6 @@ from torch import Tensor
 from detr_conformance.mutants.kernel import Call, Index, Kernel, Mask, Output, PerLevel, PerSample
 from detr_conformance.mutants.registry import mutant
 
-DEFORMABLE_DETR = "fundamentalvision/Deformable-DETR"
-
 
 @mutant("accumulator-dtype-output", rejects="MSDA-1", origin="kernels with float32 accumulators")
 class AccumulatorDtypeOutput(Kernel):
@@ -60,7 +58,7 @@ class EvenRowPitch(Kernel):
         return start + i * (width + width % 2) + j
 
 
-@mutant("width-first-shapes", rejects="MSDA-4", origin=f"{DEFORMABLE_DETR} issue 6")
+@mutant("width-first-shapes", rejects="MSDA-4", origin="fundamentalvision/Deformable-DETR issue 6")
 class WidthFirstShapes(Kernel):
     """Reads a row of spatial_shapes as (W, H), the order of everything else in this operation."""
 
@@ -84,6 +82,15 @@ class AlignedLevelStarts(Kernel):
 
     def starts(self, level_start_index: Int[Tensor, " level"], height: PerLevel, width: PerLevel) -> PerLevel:
         return (level_start_index[:, None] + 3) // 4 * 4
+
+
+@mutant("starts-read-as-int32", rejects="MSDA-5", origin="kernel declared with const int* for an int64 tensor")
+class StartsReadAsInt32(Kernel):
+    """Reads the memory of level_start_index as 32-bit integers: right with one level."""
+
+    def starts(self, level_start_index: Int[Tensor, " level"], height: PerLevel, width: PerLevel) -> PerLevel:
+        words = level_start_index.long().contiguous().view(torch.int32)
+        return words[: len(level_start_index), None].long()
 
 
 @mutant("open-level-end", rejects="MSDA-5", origin="bottom test forgotten")
@@ -179,6 +186,20 @@ class TailReadsNeighbour(Kernel):
         if queries % 8 and queries > 8:
             weights = torch.cat((weights[:, :-1], weights[:, -2:-1]), dim=1)
         return super().weigh(weights, in_range)
+
+
+@mutant("sorted-for-locality", rejects="MSDA-10", origin="queries sorted along a space-filling curve")
+class SortedForLocality(Kernel):
+    """Sorts more than 64 queries by place, for the cache, and does not put the results back."""
+
+    def prepare(self, call: Call) -> Call:
+        if call.attention_weights.shape[1] <= 64 or not len(call.value):
+            return call
+        order = call.sampling_locations[0, :, 0, 0, 0, 0].argsort()
+        return call._replace(
+            sampling_locations=call.sampling_locations[:, order],
+            attention_weights=call.attention_weights[:, order],
+        )
 
 
 @mutant("alternating-sum", rejects="MSDA-10", origin="serpentine traversal of a tile")

@@ -118,7 +118,7 @@ class SharedOutput(Kernel):
         if result.is_inference():
             return result
         buffer = self.buffers.setdefault((result.shape, dtype), result.clone()).copy_(result)
-        return buffer.new_empty(0).set_(buffer)
+        return buffer.new_empty(0).set_(buffer.untyped_storage(), 0, buffer.shape, buffer.stride())
 
 
 @mutant("output-view", rejects="MSDA-46", origin="mmcv 1511")

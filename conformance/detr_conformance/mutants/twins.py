@@ -77,7 +77,7 @@ class GridSample(Kernel):
         if not (call.value.numel() and call.attention_weights.numel()):
             return super().run(call)  # grid_sample refuses an empty batch and an empty map
         dtype = self.compute_dtype(call)
-        batch, queries, heads, levels, points = call.attention_weights.shape
+        batch, queries, heads, _, points = call.attention_weights.shape
         channels = call.value.shape[-1]
         height, width = self.sizes(call.spatial_shapes)
         x, y = self.coordinates(call.sampling_locations, height, width, dtype)

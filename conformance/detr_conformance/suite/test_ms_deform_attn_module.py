@@ -43,19 +43,19 @@ def zeros(case: Case, name: str) -> torch.Tensor:
 # -- where to look ------------------------------------------------------------------------------------------
 
 
-def bias_only(subject: Subject) -> Iterator[Case]:
-    """Offsets that do not depend on the query."""
-    for coordinates in (2, 4):
-        case = module_case(subject, replace(OBLONG, coordinates=coordinates), note="bias-only offsets")
+def bias_only(subject: Subject, coordinates: int) -> Iterator[Case]:
+    """Offsets that do not depend on the query, of four and of three points."""
+    for points in (4, 3):
+        case = module_case(subject, replace(OBLONG, coordinates=coordinates, points=points), note="bias-only offsets")
         yield with_parameters(case, sampling_offsets__weight=zeros(case, "sampling_offsets.weight"))
 
 
-@covers("MSDM-1", cases=lambda subject: list(bias_only(subject))[:1])
+@covers("MSDM-1", cases=lambda subject: bias_only(subject, 2))
 def test_offsets_in_cells(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("MSDM-2", cases=lambda subject: list(bias_only(subject))[1:])
+@covers("MSDM-2", cases=lambda subject: bias_only(subject, 4))
 def test_offsets_in_boxes(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
@@ -180,6 +180,9 @@ def self_attending(subject: Subject) -> Case:
 
 def with_defaults(subject: Subject) -> Iterator[Case]:
     yield self_attending(subject)
+    as_many = ModuleStructure(levels=((4, 6), (2, 3)), queries=30)
+    yield module_case(subject, as_many, note="as many queries as cells, no identity").having(identity=None)
+    yield module_case(subject, as_many, note="as many queries as cells")
     yield module_case(subject, OBLONG, note="no identity").having(identity=None)
     yield module_case(subject, OBLONG, note="no positions").having(query_pos=None)
 
