@@ -143,7 +143,7 @@ def padding(s: ModuleStructure) -> Tensor:
 
 
 def handshake_case(subject: Subject) -> Case:
-    return module_case(subject, ModuleStructure(masked=True), note="handshake")
+    return module_case(subject, ModuleStructure(coordinates=4), note="handshake")
 
 
 def drawn_modules(subject: Subject, **options: Any) -> st.SearchStrategy[Case]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detr_reference.deformable_attention_module import build
+from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention_module import DeformableCore, build
 from torch import Tensor, nn
 
 from detr_conformance.harness.case import Case, mixed_seed
@@ -80,8 +81,9 @@ def parameters_by_name(module: Any, case: Case) -> dict[str, Tensor]:
 def expectations(subject: Subject, case: Case, backward: bool = True) -> dict[str, Expectation]:
     """Right results in float64, and limits: c times the spread of the reference with randomised roundings."""
     right = _reference(case, torch.float64, backward)
+    core = half_coordinates if subject.variant("coordinates") == "half" else ms_deform_attn
     spreads = spread(
-        lambda: _reference(case, subject.torch_dtype, backward),
+        lambda: _reference(case, subject.torch_dtype, backward, core),
         right,
         runs=RUNS,
         seed=mixed_seed(case.note, sorted(case.options.items())) >> 8,
@@ -110,10 +112,20 @@ def gradients_agree(subject: Subject, case: Case) -> None:
             subject.compare(f"grad_{name}", subject.gradient(name, result.gradients), right.expected, right.limit)
 
 
-def _reference(case: Case, dtype: torch.dtype, backward: bool) -> dict[str, Tensor]:
+def half_coordinates(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """The core under the variant `coordinates: half`: locations pass through the dtype of the value as in grid_sample,
+    once as 2 x - 1 and once on the way back."""
+    grid = 2 * locations.to(value.dtype) - 1
+    return ms_deform_attn(value, shapes, starts, (grid + 1) / 2, weights)
+
+
+def _reference(
+    case: Case, dtype: torch.dtype, backward: bool, core: DeformableCore = ms_deform_attn
+) -> dict[str, Tensor]:
     """The reference on the case's numbers: "output", and the gradients by name."""
     parameters = {name: tensor.to(dtype) for name, tensor in parameters_of(case).items()}
     module = build(config_of(case), parameters).eval()
+    module.core = core
     inputs = {name: case[name] for name in INPUTS if name in case.tensors}
     leaves: dict[str, Tensor] = {}
     for name, tensor in inputs.items():

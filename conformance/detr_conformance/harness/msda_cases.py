@@ -6,7 +6,7 @@ Locations are made from pixel coordinates, since it is there that something happ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,10 @@ class Structure:
     @property
     def cells(self) -> int:
         return sum(h * w for h, w in self.levels)
+
+    def within(self, side: int) -> Structure:
+        """The same with sides no longer than `side`."""
+        return replace(self, levels=tuple((min(h, side), min(w, side)) for h, w in self.levels))
 
     @property
     def samples(self) -> tuple[int, int, int, int, int]:
@@ -165,6 +169,11 @@ def softmaxed(fill: Filler, s: Structure) -> Tensor:
     return fill.normal(b, q, m, levels * points).softmax(-1).view(s.samples)
 
 
+def ones(fill: Filler, s: Structure) -> Tensor:
+    """A value that is one everywhere: the output shows the weights alone, without any slope."""
+    return torch.ones(s.batch, s.cells, s.heads, s.channels, dtype=torch.float64)
+
+
 def make_case(
     fill: Filler,
     s: Structure,
@@ -198,12 +207,20 @@ def make_case(
 
 def case_at(subject: Subject, s: Structure, pixels: Pixels, *seed: Any, note: str = "", **parts: Any) -> Case:
     """A case with a fixed structure whose samples lie where `pixels` puts them."""
+    s = s.within(longest_side(subject))
     fill = Filler(subject.dtype, subject.settings.seed, note, s, *seed)
     locations = (
         off_kinks(fill, s, pixels(fill, s), pixels) if pixels is not on_kinks else to_locations(on_kinks(fill, s), s)
     )
     parts = {name: part(fill, s) if callable(part) else part for name, part in parts.items()}
     return make_case(fill, s, locations=locations, note=note or pixels.__name__, **parts)
+
+
+def longest_side(subject: Subject) -> int:
+    """Under the variant `coordinates: half`, the longest side on which a coordinate is still known to a quarter of a cell;
+    what right results are is undecided beyond."""
+    half = subject.variant("coordinates") == "half" and subject.torch_dtype.itemsize == 2
+    return round(0.25 / (4 * torch.finfo(subject.torch_dtype).eps)) if half else 1 << 20
 
 
 def drawn_cases(

@@ -7,7 +7,7 @@ output and each gradient.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from detr_reference.deformable_attention import ms_deform_attn
@@ -38,6 +38,12 @@ class Rounding:
             result=info.eps / 2 if half else 0.0,
             floor=info.smallest_normal * info.eps if half else info.tiny,
         )
+
+    @staticmethod
+    def structural(dtype: str, coordinates: str = "float32") -> Rounding:
+        """For clauses that are not about precision: half dtypes may also compute in themselves."""
+        strict, info = Rounding.of(dtype, coordinates), torch.finfo(TORCH_DTYPES[dtype])
+        return replace(strict, arithmetic=info.eps / 2, floor=info.smallest_normal)
 
     @staticmethod
     def coarse(dtype: str) -> Rounding:

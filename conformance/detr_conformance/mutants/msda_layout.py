@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from detr_conformance.mutants.kernel import Call, Index, Kernel, Mask, Output, PerLevel, PerSample
@@ -200,17 +200,3 @@ class SortedForLocality(Kernel):
             sampling_locations=call.sampling_locations[:, order],
             attention_weights=call.attention_weights[:, order],
         )
-
-
-@mutant("alternating-sum", rejects="MSDA-10", origin="serpentine traversal of a tile")
-class AlternatingSum(Kernel):
-    """Odd queries add their samples up in reverse: moving a query changes its last bit."""
-
-    def accumulate(self, samples: Float[Tensor, "b q m l p d"], weights: PerSample) -> Output:
-        terms = (weights[..., None] * samples).flatten(3, 4)
-        odd = torch.arange(terms.shape[1], device=terms.device)[:, None, None, None] % 2 == 1
-        terms = torch.where(odd, terms.flip(3), terms)
-        total = torch.zeros_like(terms[:, :, :, 0])
-        for term in terms.unbind(3):
-            total = total + term
-        return total

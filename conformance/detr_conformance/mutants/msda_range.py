@@ -141,7 +141,7 @@ class WrappingConversion(Kernel):
         return torch.where(huge, torch.remainder(coordinate + 2**31, 2**32) - 2**31, coordinate)
 
 
-@mutant("gate-by-multiplication", rejects="MSDA-16", origin="masks instead of branches")
+@mutant("gate-by-multiplication", rejects="MSDA-41", origin="masks instead of branches")
 class GateByMultiplication(Kernel):
     """Multiplies by the mask instead of selecting: a coordinate that overflows makes infinity times zero."""
 

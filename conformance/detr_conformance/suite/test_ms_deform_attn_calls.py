@@ -20,6 +20,7 @@ from detr_conformance.harness.msda_cases import (
     inside,
     make_case,
     one_cell,
+    ones,
     outside,
     require,
     structure_of,
@@ -292,8 +293,7 @@ def under_autocast(subject: Subject) -> Iterator[Case]:
     """An ordinary case; and single samples of constant maps, whose error is that of one weight and one value."""
     yield case_at(subject, Structure(), everywhere, note="autocast")
     s = Structure(((2, 3),), queries=30, points=1)
-    value = torch.ones(s.batch, s.cells, s.heads, s.channels, dtype=torch.float64)
-    yield case_at(subject, s, inside, value=value, note="autocast, constant map")
+    yield case_at(subject, s, inside, value=ones, note="autocast, constant map")
 
 
 @covers(
