@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,6 +66,23 @@ class Case:
         parts += [f"{name} {tuple(t.shape)}" for name, t in self.tensors.items() if t.is_floating_point()]
         parts.append(self.layout)
         return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class LazyCases:
+    """Cases that are made only when their turn comes; a slice makes none."""
+
+    makers: Sequence[Callable[[], Case]]
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+    def __iter__(self) -> Iterator[Case]:
+        return (make() for make in self.makers)
+
+    def every(self, step: int, first: int) -> LazyCases:
+        """Each `step`-th case from `first` on."""
+        return LazyCases(self.makers[first::step])
 
 
 def lay_out(tensor: Tensor, layout: str) -> Tensor:

@@ -217,8 +217,10 @@ def case_at(subject: Subject, s: Structure, pixels: Pixels, *seed: Any, note: st
 
 
 def longest_side(subject: Subject) -> int:
-    """Under the variant `coordinates: half`, the longest side on which a coordinate is still known to a quarter of a cell;
-    what right results are is undecided beyond."""
+    """Under the variant `coordinates: half`, the longest side on which a coordinate is known to a quarter of a cell.
+
+    What a right result is, is undecided beyond.
+    """
     half = subject.variant("coordinates") == "half" and subject.torch_dtype.itemsize == 2
     return round(0.25 / (4 * torch.finfo(subject.torch_dtype).eps)) if half else 1 << 20
 

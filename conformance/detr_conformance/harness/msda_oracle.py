@@ -8,6 +8,7 @@ output and each gradient.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from detr_reference.deformable_attention import ms_deform_attn
@@ -126,6 +127,7 @@ class _Limits:
             b, q, _ = case["grad_output"].shape
             self.grad_output = case["grad_output"].double().view(b, q, self.heads, 1, 1, self.channels)
 
+    @cached_property
     def views(self) -> list[_View]:
         """The samples where they are, and, if one is near a kink, moved to either side in x and y."""
         moves = [(0, 0)]
@@ -137,7 +139,7 @@ class _Limits:
         return 4 + torch.as_tensor(terms, dtype=torch.float64).sqrt()
 
     def output(self) -> Tensor:
-        views = self.views()
+        views = self.views
         amount = torch.stack([v.magnitude() for v in views]).amax(0)
         slope_x = torch.stack([v.slope(0) for v in views]).amax(0)
         slope_y = torch.stack([v.slope(1) for v in views]).amax(0)
@@ -150,7 +152,7 @@ class _Limits:
 
     def grad_weights(self) -> Tensor:
         g = self._g().abs()
-        views = self.views()
+        views = self.views
         amount = torch.stack([(g * v.magnitude()).sum(-1) for v in views]).amax(0)
         moved = torch.stack([(g * (v.slope(0) * self.cx + v.slope(1) * self.cy)).sum(-1) for v in views]).amax(0)
         return self._spread(amount, moved, 4 * self.channels)
@@ -160,7 +162,7 @@ class _Limits:
         amount = torch.zeros_like(self.table)
         moved = torch.zeros_like(self.table)
         count = torch.zeros(self.table.shape[0], dtype=torch.float64)
-        for view in self.views():
+        for view in self.views:
             index = view.index.flatten()
             share = view.share[..., None]
             along = (view.share_y * self.scale[..., 0, None] + view.share_x * self.scale[..., 1, None])[..., None]
@@ -174,7 +176,7 @@ class _Limits:
         """Limit, and the lowest and highest derivative on the sides of the kinks nearby."""
         a, g = self.weights[..., None], self._g()
         limits, lows, highs = [], [], []
-        views = self.views()
+        views = self.views
         for axis in (0, 1):
             exact = [self.size[..., axis] * (a * g * v.derivative(axis)).sum(-1) for v in views]
             amount = torch.stack(

@@ -6,6 +6,7 @@ import contextlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from detr_conformance.harness.case import TORCH_DTYPES, Case, lay_out, mixed_seed
+from detr_conformance.harness.case import TORCH_DTYPES, Case, LazyCases, lay_out, mixed_seed
 from detr_conformance.harness.drive import run_cases
 from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
 from detr_conformance.harness.suite_test import Cases, SuiteTest
@@ -93,8 +94,8 @@ class Subject:
         """In the smoke profile every fourth of the listed cases, another quarter in each dtype; otherwise all."""
         if self.settings.profile != "smoke" or isinstance(cases, SearchStrategy):
             return cases
-        every = list(cases)
-        return every[DTYPES.index(self.dtype) % len(every) :: 4] if every else every
+        every = cases if isinstance(cases, LazyCases) else LazyCases([partial(_itself, case) for case in cases])
+        return every.every(4, DTYPES.index(self.dtype) % len(every)) if len(every) else every
 
     def _property(self, test: SuiteTest, case: Case) -> None:
         # A held result belongs to the case that made it: each case must fail, or not, by itself.
@@ -200,6 +201,10 @@ class Subject:
         if gradient.layout != torch.strided:
             raise Mismatch(f"{name} got a gradient of layout {gradient.layout}", where=f"grad_{name}")
         return gradient
+
+
+def _itself(case: Case) -> Case:
+    return case
 
 
 class NotProvided(Exception):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy
 import torch
 from torch import Tensor, nn
 
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import LAYOUTS, Case, LazyCases
 from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.msda_cases import (
     Filler,
@@ -87,13 +89,13 @@ def test_empty_levels(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
 
-def counts(subject: Subject) -> Iterator[Case]:
-    small = {"levels": ((3, 4), (2, 2)), "points": 2}
-    for batch in (1, 3, 65, 96):
-        yield case_at(subject, Structure(**small, batch=batch, queries=2, heads=1, channels=2), everywhere)  # type: ignore[arg-type]
-    for queries in (1, 2, 31, 32, 33, 63, 65, 100, 127, 129, 257, 1025):
-        yield case_at(subject, Structure(**small, batch=1, queries=queries, heads=1, channels=4), everywhere)  # type: ignore[arg-type]
-    yield case_at(subject, Structure(((3, 4),), 1, 33_000, 2, 1, 1), everywhere, note="65,535 queries * heads")
+def counts(subject: Subject) -> LazyCases:
+    small = Structure(((3, 4), (2, 2)), batch=1, queries=2, heads=1, channels=2, points=2)
+    structures = [replace(small, batch=batch) for batch in (1, 3, 65, 96)]
+    tiles = (1, 2, 31, 32, 33, 63, 65, 100, 127, 129, 257, 1025)
+    structures += [replace(small, queries=queries, channels=4) for queries in tiles]
+    structures.append(Structure(((3, 4),), batch=1, queries=33_000, heads=2, channels=1, points=1))
+    return LazyCases([partial(case_at, subject, s, everywhere, note="counts") for s in structures])
 
 
 @covers("MSDA-50", cases=counts)
@@ -101,22 +103,20 @@ def test_any_batch_and_queries(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
 
-def sizes(subject: Subject) -> Iterator[Case]:
-    base = {"levels": ((5, 6), (3, 4)), "batch": 2, "queries": 5}
-    for channels in (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 31, 32, 33, 48, 64, 71, 96, 128, 130, 256):
-        yield case_at(subject, Structure(**base, heads=2, channels=channels, points=3), everywhere)  # type: ignore[arg-type]
-    for heads in (1, 3, 5, 7, 8, 12, 16):
-        yield case_at(subject, Structure(**base, heads=heads, channels=4, points=3), everywhere)  # type: ignore[arg-type]
-    for points in (1, 2, 3, 5, 7, 8, 9, 16, 17, 33):
-        yield case_at(subject, Structure(**base, heads=2, channels=4, points=points), everywhere)  # type: ignore[arg-type]
-    for levels in (1, 3, 4, 5, 6, 9):
-        shapes = tuple((2 + level % 3, 7 - level % 5) for level in range(levels))
-        yield case_at(subject, Structure(shapes, queries=5, heads=2, channels=4, points=4), everywhere)
-    for shapes in (((1, 1),), ((1, 9), (9, 1)), ((64, 2), (1, 50)), ((100, 3),)):
-        yield case_at(subject, Structure(shapes, queries=9, heads=2, channels=4, points=4), everywhere)
-    for channels, points, levels in ((32, 4, 4), (32, 8, 4), (16, 4, 3), (64, 4, 4), (32, 4, 1)):
-        shapes = tuple((9 - 2 * level, 8 - level) for level in range(levels))
-        yield case_at(subject, Structure(shapes, 1, 9, 8, channels, points), everywhere, note="published sizes")
+def sizes(subject: Subject) -> LazyCases:
+    base = Structure(((5, 6), (3, 4)), batch=2, queries=5, heads=2, channels=4, points=3)
+    vectors = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 31, 32, 33, 48, 64, 71, 96, 128, 130, 256)
+    structures = [replace(base, channels=channels) for channels in vectors]
+    structures += [replace(base, heads=heads) for heads in (1, 3, 5, 7, 8, 12, 16)]
+    structures += [replace(base, points=points) for points in (1, 2, 3, 5, 7, 8, 9, 16, 17, 33)]
+    for count in (1, 3, 4, 5, 6, 9):
+        structures.append(replace(base, levels=tuple((2 + level % 3, 7 - level % 5) for level in range(count))))
+    thin: tuple[tuple[tuple[int, int], ...], ...] = (((1, 1),), ((1, 9), (9, 1)), ((64, 2), (1, 50)), ((100, 3),))
+    structures += [replace(base, levels=levels) for levels in thin]
+    for channels, points, count in ((32, 4, 4), (32, 8, 4), (16, 4, 3), (64, 4, 4), (32, 4, 1)):  # as published
+        levels = tuple((9 - 2 * level, 8 - level) for level in range(count))
+        structures.append(Structure(levels, 1, 9, 8, channels, points))
+    return LazyCases([partial(case_at, subject, s, everywhere, note="sizes") for s in structures])
 
 
 @covers("MSDA-51", cases=sizes)

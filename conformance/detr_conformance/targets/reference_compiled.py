@@ -1,8 +1,8 @@
 """The reference's core under torch.compile with the inductor backend, where there is a C++ compiler.
 
-Few shapes: torch would compile anew for every axis of size 0 or 1 and for every kind of strides, half a minute each, and
-hundreds of small calls would take hours. So the arguments are made contiguous, and axes shorter than two are padded to
-two with zeros; what was added is cut off the output. What remains is one graph, symbolic in every size, for each set of
+Few shapes: torch would compile anew for every axis of size 0 or 1 and every kind of strides, and hundreds of small
+calls would take hours. So arguments are made contiguous and axes shorter than two are padded to two, with samples that
+lie outside; what was added is cut off the output. What remains is one graph, symbolic in every size, for each set of
 arguments that ask for gradients and each grad mode. The module is the reference's around this core.
 
 A call that would exceed `GRAPHS`, or that reaches no compiled code, raises instead of running eagerly.
@@ -54,7 +54,7 @@ class Compiled:
         from torch._inductor.compile_fx import compile_fx
 
         self.graphs += 1
-        compiled = compile_fx(graph, inputs)
+        compiled: Any = compile_fx(graph, inputs)
 
         def counted(*arguments: Any) -> Any:
             self.runs += 1
@@ -68,7 +68,8 @@ class Compiled:
 
         before = self.runs
         with (
-            symbols.patch(use_duck_shape=False),  # axes that happen to be equal are not one symbol
+            # axes that happen to be equal are not one symbol
+            symbols.patch(use_duck_shape=False),  # type: ignore[attr-defined]
             dynamo.patch(recompile_limit=GRAPHS, fail_on_recompile_limit_hit=True),
         ):
             output = self.function(*arguments)
@@ -103,7 +104,7 @@ def ms_deform_attn(
         F.pad(value, (0, d, 0, m, 0, n, 0, b)).contiguous(),
         F.pad(spatial_shapes, (0, 0, 0, n), value=1),  # an added level is one cell at the end
         F.pad(level_start_index, (0, n), value=cells),
-        F.pad(sampling_locations, (0, 0, 0, p, 0, n, 0, m, 0, q, 0, b)).contiguous(),
+        F.pad(sampling_locations, (0, 0, 0, p, 0, n, 0, m, 0, q, 0, b), value=-1).contiguous(),  # outside
         F.pad(attention_weights, (0, p, 0, n, 0, m, 0, q, 0, b)).contiguous(),
     )
     output = output.unflatten(-1, (heads + m, channels + d))

@@ -1,25 +1,29 @@
 """The deformable attention of Hugging Face transformers: one target for each model family that ships one.
 
-Read in transformers 5.23. The fifteen families hold copies of three cores and six modules; below, what stands in one
-row is the same text but for the family's name in it.
+Read in transformers 5.23. Fifteen families hold copies of three cores and a few modules; what stands in one row is the
+same text but for the family's name in it.
 
 | group | families | core | what is particular in the module |
 |---|---|---|---|
 | deformable_detr | deformable_detr, lw_detr, rf_detr, rt_detr, pp_doclayout_v2, _v3, _v4 | A | |
-| | omdet_turbo | A | as deformable_detr, but its model never initialises it |
+| | omdet_turbo | A | the same, but its model never initialises it |
 | | grounding_dino, mm_grounding_dino | A | sums H * W from the tensor instead of the list |
-| mask2former | mask2former | B | True is padding; sizes, not a configuration; a list of shapes alone |
+| mask2former | mask2former | B | True is padding; made from sizes; takes the shapes as a list alone |
 | | oneformer | B | the same, but takes the shapes as a tensor too |
-| rt_detr_v2 | rt_detr_v2 | C | level and point are one axis; box references alone work |
-| d_fine | d_fine, deimv2 | C | as rt_detr_v2; no value_proj, output_proj or positions; masks after the heads are split |
+| rt_detr_v2 | rt_detr_v2 | C | level and point are one axis |
+| d_fine | d_fine, deimv2 | C | as rt_detr_v2; no value_proj, output_proj or positions |
 
 A and B are the same statements, once as a module's forward and once as a function. C is a third text, which takes level
-and point as one axis; its method "default" is the operation of the spec. Its method "discrete" is not: it reads the
-nearest cell, clamped to the border, so that it is no target here.
+and point as one axis. Its method "default" is the operation of the spec; its method "discrete" reads the nearest cell,
+clamped to the border, and is no target here.
 
-What the adapters do is in `transformers_adapters`. Only the CPU is claimed. On a GPU the same code accumulates the
-gradient of the value by atomic additions (not deterministic) and reads nothing at NaN locations, so that other
-deviations hold there.
+The modules of rt_detr_v2, d_fine and deimv2 are adapted but not provided, since an ordinary call fails: with (x, y)
+reference points they always raise (the branch broadcasts over seven axes; rt_detr_v2 line 209, d_fine line 290), and so do
+d_fine and deimv2 with a mask (it is applied after the heads are split, d_fine line 275). Their own decoders only ever pass
+boxes, and no mask that hides anything.
+
+What the adapters add is said in `transformers_adapters`. Only the CPU is claimed: on a GPU the same code accumulates the
+gradient of the value by atomic additions and reads nothing at NaN locations, so that other deviations hold there.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ if importlib.util.find_spec("transformers") is None:
     raise TargetError('transformers is not installed; pip install "detr-spec[transformers]"')
 
 DEVIATIONS = Path(__file__).parents[1] / "deviations"
+BOXES_ONLY = ("rt_detr_v2", "d_fine")
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,10 @@ class Family:
 
 def _target(name: str, prefix: str, group: str, deviations: str | None = None) -> Target:
     family = Family(name, prefix, group)
+    module = {} if group in BOXES_ONLY else {"ms_deform_attn_module": _factory(family)}
     return Target(
         name=f"transformers-{name}",
-        provides={"ms_deform_attn": _core(family), "ms_deform_attn_module": _factory(family)},
+        provides={"ms_deform_attn": _core(family), **module},
         devices=("cpu",),
         dtypes=DTYPES,
         features=("backward", "deterministic", "autocast"),
