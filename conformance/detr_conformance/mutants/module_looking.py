@@ -152,6 +152,15 @@ class SoftmaxOverHeads(HandWrittenModule):
         return logits.softmax(2) * heads / (levels * points)
 
 
+@mutant("softmax-without-maximum", rejects="MSDM-5", origin="exp(x) / sum(exp(x)), fused by hand")
+class SoftmaxWithoutMaximum(HandWrittenModule):
+    """Does not subtract the largest logit first: overflows from 89 on in float32."""
+
+    def weights(self, logits: Logits) -> Logits:
+        powers = logits.exp()
+        return powers / powers.sum((-2, -1), keepdim=True)
+
+
 @mutant("sigmoid-weights", rejects="MSDM-5", origin="modulation of deformable convolution v2")
 class SigmoidWeights(HandWrittenModule):
     """Uses a sigmoid, as modulated deformable convolution, divided by half the number of samples."""

@@ -89,6 +89,7 @@ def unequal_logits(subject: Subject) -> Iterator[Case]:
     bias = torch.linspace(-3, 3, parameters_of(case)["attention_weights.bias"].numel())
     yield with_parameters(case, attention_weights__bias=bias)
     yield with_parameters(case, attention_weights__bias=bias.flip(0) * 2)
+    yield with_parameters(case, attention_weights__bias=bias * 0.1 + 800)  # exp of which overflows, even in float64
 
 
 @covers("MSDM-5", cases=unequal_logits)

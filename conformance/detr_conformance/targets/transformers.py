@@ -17,12 +17,12 @@ A and B are the same statements, once as a module's forward and once as a functi
 and point as one axis. Its method "default" is the operation of the spec; its method "discrete" reads the nearest cell,
 clamped to the border, and is no target here.
 
-The modules of rt_detr_v2, d_fine and deimv2 are adapted but not provided, since an ordinary call fails: with (x, y)
-reference points they always raise (the branch broadcasts over seven axes; rt_detr_v2 line 209, d_fine line 290), and so do
-d_fine and deimv2 with a mask (it is applied after the heads are split, d_fine line 275). Their own decoders only ever pass
-boxes, and no mask that hides anything.
+The modules of rt_detr_v2, d_fine and deimv2 are adapted but not provided, since an ordinary call fails. With (x, y)
+reference points they always raise: the references have an axis of levels, the offsets have none (rt_detr_v2 line 209;
+d_fine line 290, which also takes S for Q). Their own decoders only ever pass boxes. With a mask d_fine and deimv2 raise
+as well: it is applied after the heads are split, where it lacks an axis (d_fine line 275).
 
-What the adapters add is said in `transformers_adapters`. Only the CPU is claimed: on a GPU the same code accumulates the
+What the adapters add is said in `transformers_adapters`. Only the CPU is claimed: on a GPU the same code adds up the
 gradient of the value by atomic additions and reads nothing at NaN locations, so that other deviations hold there.
 """
 
