@@ -85,12 +85,11 @@ def expectations(case: Case, rounding: Rounding, backward: bool = True) -> dict[
     if backward:
         result["grad_attention_weights"] = _expect(right["grad_attention_weights"], limits.grad_weights(), rounding)
         result["grad_value"] = _expect(right["grad_value"], limits.grad_value(), rounding)
-        limit, interval = limits.grad_locations()
-        low, high = interval.unbind(0)
+        spread, interval = limits.grad_locations()
         reference = right["grad_sampling_locations"]
-        widened = torch.stack((torch.minimum(low, reference), torch.maximum(high, reference)))
-        expectation = _expect(reference, limit, rounding)
-        result["grad_sampling_locations"] = Expectation(expectation.expected, expectation.limit, widened)
+        low, high = torch.minimum(interval[0], reference), torch.maximum(interval[1], reference)
+        limit = _limit(torch.maximum(low.abs(), high.abs()), spread, rounding)
+        result["grad_sampling_locations"] = Expectation(reference, limit, torch.stack((low, high)))
     return result
 
 
@@ -101,8 +100,11 @@ def smooth_share(case: Case, rounding: Rounding) -> float:
 
 
 def _expect(expected: Tensor, spread: Tensor, rounding: Rounding) -> Expectation:
-    limit = spread + 1.001 * rounding.result * expected.abs() + rounding.floor
-    return Expectation(expected, limit)
+    return Expectation(expected, _limit(expected.abs(), spread, rounding))
+
+
+def _limit(size: Tensor, spread: Tensor, rounding: Rounding) -> Tensor:
+    return spread + 1.001 * rounding.result * size + rounding.floor
 
 
 class _Limits:
