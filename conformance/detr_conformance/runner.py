@@ -51,8 +51,8 @@ def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
         "--import-mode=append",
         "-p",
         "no:cacheprovider",
-        "-p",
-        "no:logging",
+        # Not needed here, and slow at every one of some hundred short tests.
+        *("-p", "no:logging", "-p", "no:unraisableexception", "-p", "no:threadexception"),
         "-p",
         "detr_conformance.plugin",
     ]

@@ -212,15 +212,12 @@ def test_no_memory_of_earlier_contents(subject: Subject, case: Case) -> None:
 @covers("MSDA-47", cases=lambda subject: [case_at(subject, Structure(), where) for where in (outside, everywhere)])
 def test_no_uninitialised_memory(subject: Subject, case: Case) -> None:
     """torch fills new memory with NaN in this mode."""
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
     try:
         whole(subject, case)
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
 
 
 def contention(subject: Subject) -> Iterator[Case]:
@@ -247,7 +244,7 @@ GLOBAL_STATE: dict[str, Callable[[], object]] = {
     "the default dtype": torch.get_default_dtype,
     "grad mode": torch.is_grad_enabled,
     "the number of threads": torch.get_num_threads,
-    "the deterministic-algorithms flag": torch.are_deterministic_algorithms_enabled,
+    "the deterministic mode": torch.get_deterministic_debug_mode,
     "the float32 matmul precision": torch.get_float32_matmul_precision,
     "autocast": lambda: torch.is_autocast_enabled("cpu"),
     "torch's random state": lambda: torch.get_rng_state().tolist(),
@@ -267,7 +264,7 @@ def test_no_side_effects(subject: Subject, case: Case) -> None:
     finally:
         after = {name: read() for name, read in GLOBAL_STATE.items()}
         torch.set_num_threads(before["the number of threads"])  # type: ignore[arg-type]
-        torch.use_deterministic_algorithms(bool(before["the deterministic-algorithms flag"]))
+        torch.set_deterministic_debug_mode(int(str(before["the deterministic mode"])))
         torch.set_float32_matmul_precision(str(before["the float32 matmul precision"]))
     for name, value in before.items():
         expect(after[name] == value, f"the call changed {name}", where=name)
