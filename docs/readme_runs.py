@@ -1,7 +1,7 @@
 """Makes the README's runs again: saves each under docs/runs and puts its output between the README's markers.
 
-    python docs/readme_runs.py            run everything, then fill in the README
-    python docs/readme_runs.py --check    only compare the README with the saved runs (exit 1 if they differ)
+python docs/readme_runs.py            run everything, then fill in the README
+python docs/readme_runs.py --check    only compare the README with the saved runs (exit 1 if they differ)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, int]] = {
         0,
     ),
     "my-broken-kernel": (
-        "detr-spec check docs/examples/grid_sample_kernel.py:broken --profile smoke --json docs/runs/my-broken-kernel.json",
+        "detr-spec check docs/examples/grid_sample_kernel.py:broken --json docs/runs/my-broken-kernel.json",
         1,
     ),
     "transformers": ("detr-spec check transformers --json docs/runs/transformers.json", 0),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from detr_reference.deformable_attention import level_starts
 from hypothesis import strategies as st
 from torch import Tensor
+
+from detr_reference.deformable_attention import level_starts
 
 Shapes = list[tuple[int, int]]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from detr_conformance.harness.case import LAYOUTS, Case, lay_out
 from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
 from detr_conformance.harness.msda_cases import Structure, case_at, everywhere

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from detr_conformance.catalogue import CatalogueError, covering_tests, mutants
 from detr_conformance.clauses import ClauseError, load_chapters, load_clauses, parse_chapter
 

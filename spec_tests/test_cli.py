@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+
 from detr_conformance import loaders, runner
 from detr_conformance.runner import Selection, suite_command, suite_environment
 from detr_reference import cli

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from detr_reference.deformable_attention import ms_deform_attn
 from hypothesis import given
 from hypothesis import strategies as st
 from msda_cases import Case, cases, make_case
 from oracles import scalar_msda
 from torch import Tensor
+
+from detr_reference.deformable_attention import ms_deform_attn
 
 
 def oracle_arguments(case: Case) -> tuple:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from detr_reference.deformable_attention import ms_deform_attn
 from msda_cases import Case, make_case
+
+from detr_reference.deformable_attention import ms_deform_attn
 
 
 def one_level_many_points(case: Case) -> Case:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detr_reference.deformable_attention import level_starts, ms_deform_attn
 from hypothesis import given
 from hypothesis import strategies as st
 from msda_cases import Case, Shapes, make_case
 from oracles import scalar_msda
 from torch import Tensor
+
+from detr_reference.deformable_attention import level_starts, ms_deform_attn
 
 MAPS: Shapes = [(5, 8), (51, 3), (1, 2)]
 

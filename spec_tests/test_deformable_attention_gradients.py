@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detr_reference.deformable_attention import level_starts, ms_deform_attn
 from hypothesis import given
 from msda_cases import Case, cases, make_case
 from torch import Tensor
+
+from detr_reference.deformable_attention import level_starts, ms_deform_attn
 
 
 @pytest.mark.parametrize("reach", [-0.5, 0.9, 30.0])

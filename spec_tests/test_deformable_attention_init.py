@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from detr_reference.deformable_attention_module import (
     MSDeformAttnConfig,
     MultiScaleDeformableAttention,
     build,
 )
-from torch import Tensor, nn
 
 # Directions of the heads, by hand: on the border of the square of side 2.
 TAN = math.tan(math.pi / 6)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import MSDeformAttnConfig, build
 from msda_module_cases import CELLS, CONFIG, SHAPES, call, padding, perturbed
 from oracles import scalar_msda_module
 from torch import Tensor
+
+from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention_module import MSDeformAttnConfig, build
 
 
 class Spy:

@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from detr_reference.deformable_attention import ms_deform_attn
 from msda_cases import Case, make_case
 from oracles import scalar_msda
 from torch import Tensor
+
+from detr_reference.deformable_attention import ms_deform_attn
 
 BAD = [math.nan, math.inf, -math.inf]
 

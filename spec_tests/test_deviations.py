@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from detr_conformance.deviations import Deviation, DeviationError, load_deviations
 
 ENTRY = {

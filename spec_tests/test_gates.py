@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from detr_conformance.clauses import load_clauses
 from detr_conformance.gates import (
     stray_mutants,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from detr_conformance import Target
 from detr_conformance.clauses import Clause, load_clauses
 from detr_conformance.gates import (

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
 from detr_conformance.harness.case import TORCH_DTYPES, Case
 from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.msda_cases import (
@@ -21,7 +23,6 @@ from detr_conformance.harness.msda_check import check_gradients, check_output
 from detr_conformance.harness.msda_oracle import ARGUMENTS, Rounding, expectations, oracle
 from detr_conformance.harness.subject import Settings, Subject
 from detr_reference.deformable_attention import ms_deform_attn
-from torch import Tensor
 
 Core = Callable[..., Tensor]
 

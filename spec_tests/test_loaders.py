@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
 from detr_conformance import TargetError, loaders
 from detr_conformance.loaders import load_targets, resolve_names
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detr_reference.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+
+from detr_reference.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
 
 SHAPES = [(6, 4), (3, 50), (1, 2)]
 CELLS = 6 * 4 + 3 * 50 + 1 * 2

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from rich.console import Console
+
 from detr_conformance.clauses import Chapter, Clause, load_chapters
 from detr_conformance.deviations import Deviation
 from detr_conformance.events import Event, Tail, digest
@@ -18,8 +21,6 @@ from detr_conformance.report_file import ReportError, read_reports, write_report
 from detr_conformance.runner import Selection
 from detr_conformance.terminal import compact_ids, print_report
 from detr_conformance.web_page import web_page
-from packaging.specifiers import SpecifierSet
-from rich.console import Console
 
 FIRST = """# 1. The core
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import jaxtyping
 import pytest
 import torch
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.reference_points import decoder_reference_points, valid_ratios
 from msda_cases import make_case
 from msda_module_cases import call, perturbed
+
+from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.reference_points import decoder_reference_points, valid_ratios
 
 
 def test_axes_of_one_name_agree() -> None:

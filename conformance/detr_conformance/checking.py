@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from detr_reference.cli import CannotDo
 from rich.console import Console
 
 from detr_conformance.clauses import Chapter, ClauseError, load_chapters
@@ -25,6 +24,7 @@ from detr_conformance.runner import Selection, run_suite
 from detr_conformance.target import TargetError
 from detr_conformance.terminal import print_report, print_summary
 from detr_conformance.web_page import web_page
+from detr_reference.cli import CannotDo
 
 Run = tuple[Report, list[Event]]
 

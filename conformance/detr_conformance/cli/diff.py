@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from detr_reference.cli import CannotDo
 
 if TYPE_CHECKING:

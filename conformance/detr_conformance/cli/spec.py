@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
-from detr_reference.cli import CannotDo
 
 from detr_conformance.cli.completion import ClauseId
+from detr_reference.cli import CannotDo
 
 if TYPE_CHECKING:
     from rich.console import Console

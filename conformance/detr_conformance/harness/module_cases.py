@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from detr_reference.deformable_attention_module import MSDeformAttnConfig
 from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.msda_cases import Filler
 from detr_conformance.harness.subject import Subject
+from detr_reference.deformable_attention_module import MSDeformAttnConfig
 
 PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
 INPUTS = (

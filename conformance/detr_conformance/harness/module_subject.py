@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import DeformableCore, build
 from torch import Tensor, nn
 
 from detr_conformance.harness.case import Case, mixed_seed
@@ -15,6 +13,8 @@ from detr_conformance.harness.module_cases import INPUTS, config_of, parameters_
 from detr_conformance.harness.msda_oracle import Expectation
 from detr_conformance.harness.random_rounding import spread
 from detr_conformance.harness.subject import Result, Subject, explained
+from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention_module import DeformableCore, build
 
 RUNS = 8
 SPREADS = 8.0  # c: how many root-mean-square deviations of randomised runs an implementation may be off

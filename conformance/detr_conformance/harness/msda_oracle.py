@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from detr_reference.deformable_attention import ms_deform_attn
 from torch import Tensor
 
 from detr_conformance.harness.case import TORCH_DTYPES, Case
+from detr_reference.deformable_attention import ms_deform_attn
 
 ARGUMENTS = ("value", "spatial_shapes", "level_start_index", "sampling_locations", "attention_weights")
 

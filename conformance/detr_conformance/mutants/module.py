@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from detr_reference.deformable_attention_module import MSDeformAttnConfig
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_conformance.mutants.kernel import Kernel
 from detr_conformance.mutants.registry import twin
+from detr_reference.deformable_attention_module import MSDeformAttnConfig
 
 MODULE = "ms_deform_attn_module"
 

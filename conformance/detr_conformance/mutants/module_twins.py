@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from detr_reference.deformable_attention_module import MSDeformAttnConfig
 from jaxtyping import Int
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from detr_conformance.mutants.module import (
 )
 from detr_conformance.mutants.registry import twin
 from detr_conformance.mutants.twins import GridSample
+from detr_reference.deformable_attention_module import MSDeformAttnConfig
 
 
 @twin("fused-projection", operation="ms_deform_attn_module", origin="one matrix product, as for q, k and v")

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import MSDeformAttnConfig, build
-from torch import Tensor
 
 TOLERANCE = 1e-2
 LEVELS = ((16, 16), (8, 8), (4, 4), (2, 2))

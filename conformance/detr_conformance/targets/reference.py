@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from detr_conformance.target import DTYPES, Target
 
 if TYPE_CHECKING:
-    from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
     from jaxtyping import Float, Int
     from torch import Tensor
+
+    from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
 
 
 def ms_deform_attn(

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from detr_conformance.target import Target, TargetError
 
 if TYPE_CHECKING:
-    from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
     from jaxtyping import Float, Int
     from torch import Tensor
+
+    from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
 
 GRAPHS = 24
 
@@ -94,6 +95,7 @@ def ms_deform_attn(
 ) -> Float[Tensor, "batch query head*channel"]:
     """The compiled `detr_reference.deformable_attention.ms_deform_attn`, on axes of at least two."""
     import torch.nn.functional as F
+
     from detr_reference.deformable_attention import check_levels
 
     check_levels(value, spatial_shapes, level_start_index)  # a compiled graph cannot read what tensors contain

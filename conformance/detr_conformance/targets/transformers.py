@@ -38,9 +38,10 @@ from typing import TYPE_CHECKING
 from detr_conformance.target import DTYPES, Target, TargetError
 
 if TYPE_CHECKING:
-    from detr_reference.deformable_attention_module import MSDeformAttnConfig
     from jaxtyping import Float, Int
     from torch import Tensor, nn
+
+    from detr_reference.deformable_attention_module import MSDeformAttnConfig
 
 if importlib.util.find_spec("transformers") is None:
     raise TargetError('transformers is not installed; pip install "detr-spec[transformers]"')
