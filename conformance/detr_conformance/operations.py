@@ -40,4 +40,5 @@ OPERATIONS: dict[str, Operation] = {
 # Named alternatives: the first value is the default.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "coordinates": ("float32", "half"),
+    "reference_points": ("points and boxes", "boxes"),
 }

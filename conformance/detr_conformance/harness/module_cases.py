@@ -102,6 +102,8 @@ def module_case(subject: Subject, s: ModuleStructure, *seed: Any, note: str = ""
         smooth: keep, of many random queries, those whose samples are furthest from kinks, so that gradients of
             half-precision modules can be compared at all.
     """
+    if subject.variant("reference_points") == "boxes":
+        s = replace(s, coordinates=4)
     fill = Filler(subject.dtype, subject.settings.seed, "module", note, s, *seed)
     parameters = _parameters(fill, s)
     drawn = replace(s, queries=s.queries * 60) if smooth else s

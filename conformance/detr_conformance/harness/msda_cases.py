@@ -169,9 +169,9 @@ def softmaxed(fill: Filler, s: Structure) -> Tensor:
     return fill.normal(b, q, m, levels * points).softmax(-1).view(s.samples)
 
 
-def ones(fill: Filler, s: Structure) -> Tensor:
-    """A value that is one everywhere: the output shows the weights alone, without any slope."""
-    return torch.ones(s.batch, s.cells, s.heads, s.channels, dtype=torch.float64)
+def constant(fill: Filler, s: Structure) -> Tensor:
+    """A map without slopes, so that no coordinate matters; its value, 89/64, makes every product need rounding."""
+    return torch.full((s.batch, s.cells, s.heads, s.channels), 89 / 64, dtype=torch.float64)
 
 
 def make_case(

@@ -17,12 +17,12 @@ from detr_conformance.harness.msda_cases import (
     Filler,
     Structure,
     case_at,
+    constant,
     drawn_cases,
     everywhere,
     inside,
     make_case,
     one_cell,
-    ones,
     outside,
     require,
     structure_of,
@@ -127,12 +127,12 @@ def test_any_sizes(subject: Subject, case: Case) -> None:
 # -- memory and state ---------------------------------------------------------------------------------------
 
 
-@covers("MSDA-44", cases=lambda subject: drawn_cases(subject, layouts=LAYOUTS[1:]), share=0.6)
+@covers("MSDA-44", cases=lambda subject: drawn_cases(subject, inside, layouts=LAYOUTS[1:]), share=0.6)
 def test_any_strides(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
 
-@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), everywhere, note="expanded")])
+@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="expanded")])
 def test_expanded_arguments(subject: Subject, case: Case) -> None:
     """Stride zero: one map for all images, one set of locations and weights for all queries."""
     expanded = {
@@ -165,7 +165,7 @@ def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
         gradients_agree(subject, case)
 
 
-@covers("MSDA-46", cases=lambda subject: [case_at(subject, Structure(), everywhere, note="output")])
+@covers("MSDA-46", cases=lambda subject: [case_at(subject, Structure(), inside, note="output")])
 def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     arguments = subject.arguments(case)
     first = subject.call(arguments)
@@ -191,7 +191,7 @@ def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
 
 
 def pairs(subject: Subject) -> Iterator[Case]:
-    yield case_at(subject, Structure(), everywhere, note="first contents")
+    yield case_at(subject, Structure(), inside, note="first contents")
 
 
 @covers("MSDA-47", cases=pairs)
@@ -199,11 +199,11 @@ def test_no_memory_of_earlier_contents(subject: Subject, case: Case) -> None:
     """New contents in the same storage; then the same number of cells in levels of another shape."""
     arguments = subject.arguments(case)
     check_output(subject, subject.call(arguments), case)
-    other = case_at(subject, structure_of(case), inside, note="second contents")
+    other = case_at(subject, structure_of(case), inside, "second", note="second contents")
     for name, tensor in arguments.items():
         tensor.copy_(other[name])
     check_output(subject, subject.call(arguments), other)
-    turned = case_at(subject, TURNED, everywhere, note="levels turned")
+    turned = case_at(subject, TURNED, inside, note="levels turned")
     for name, tensor in arguments.items():
         tensor.copy_(turned[name])
     check_output(subject, subject.call(arguments), turned)
@@ -254,7 +254,7 @@ GLOBAL_STATE: dict[str, Callable[[], object]] = {
 }
 
 
-@covers("MSDA-49", cases=lambda subject: [case_at(subject, Structure(), everywhere, note="state")])
+@covers("MSDA-49", cases=lambda subject: [case_at(subject, Structure(), inside, note="state")])
 def test_no_side_effects(subject: Subject, case: Case) -> None:
     before = {name: read() for name, read in GLOBAL_STATE.items()}
     try:
@@ -274,7 +274,7 @@ def test_no_side_effects(subject: Subject, case: Case) -> None:
 # -- modes --------------------------------------------------------------------------------------------------
 
 
-@covers("MSDA-53", cases=lambda subject: drawn_cases(subject), share=0.3)
+@covers("MSDA-53", cases=lambda subject: drawn_cases(subject, inside), share=0.3)
 def test_without_gradients(subject: Subject, case: Case) -> None:
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
@@ -288,9 +288,9 @@ def test_without_gradients(subject: Subject, case: Case) -> None:
 
 def under_autocast(subject: Subject) -> Iterator[Case]:
     """An ordinary case; and single samples of constant maps, whose error is that of one weight and one value."""
-    yield case_at(subject, Structure(), everywhere, note="autocast")
+    yield case_at(subject, Structure(), inside, note="autocast")
     s = Structure(((2, 3),), queries=30, points=1)
-    yield case_at(subject, s, inside, value=ones, note="autocast, constant map")
+    yield case_at(subject, s, inside, value=constant, note="autocast, constant map")
 
 
 @covers(
@@ -378,6 +378,10 @@ def disagreeing(subject: Subject) -> Iterator[Case]:
         note="weights for twice P points",
     )
     yield Case({**case.tensors, "attention_weights": weights[..., :1]}, note="weights for one of P points")
+    turned = weights.transpose(3, 4).contiguous()
+    yield Case(
+        {**case.tensors, "attention_weights": turned}, note="weights by point and level, locations by level and point"
+    )
 
 
 @covers("MSDA-57", cases=disagreeing, once=True)

@@ -67,14 +67,14 @@ class Family:
 
 def _target(name: str, prefix: str, group: str, deviations: str | None = None) -> Target:
     family = Family(name, prefix, group)
-    module = {} if group in BOXES_ONLY else {"ms_deform_attn_module": _factory(family)}
+    variants = {"coordinates": "half"} | ({"reference_points": "boxes"} if group in BOXES_ONLY else {})
     return Target(
         name=f"transformers-{name}",
-        provides={"ms_deform_attn": _core(family), **module},
+        provides={"ms_deform_attn": _core(family), "ms_deform_attn_module": _factory(family)},
         devices=("cpu",),
         dtypes=DTYPES,
         features=("backward", "deterministic", "autocast"),
-        variants={"coordinates": "half"},
+        variants=variants,
         deviations=DEVIATIONS / f"transformers-{deviations or group}.toml",
         version=importlib.metadata.version("transformers"),
     )
