@@ -42,9 +42,15 @@ class Rounding:
 
     @staticmethod
     def structural(dtype: str, coordinates: str = "float32") -> Rounding:
-        """For clauses that are not about precision: half dtypes may also compute in themselves."""
-        strict, info = Rounding.of(dtype, coordinates), torch.finfo(TORCH_DTYPES[dtype])
-        return replace(strict, arithmetic=info.eps / 2, floor=info.smallest_normal)
+        """For clauses that are not about precision: half dtypes may compute in themselves, float64 in float32."""
+        strict = Rounding.of(dtype, coordinates)
+        coarsest = max(torch.finfo(TORCH_DTYPES[dtype]).eps, torch.finfo(torch.float32).eps) / 2
+        return replace(
+            strict,
+            arithmetic=coarsest,
+            coordinates=max(strict.coordinates, torch.finfo(torch.float32).eps / 2),
+            floor=max(strict.floor, torch.finfo(TORCH_DTYPES[dtype]).smallest_normal, torch.finfo(torch.float32).tiny),
+        )
 
     @staticmethod
     def coarse(dtype: str) -> Rounding:

@@ -264,7 +264,7 @@ def test_affine_in_the_value(subject: Subject, case: Case) -> None:
 
 @covers("MSDM-17", cases=lambda subject: drawn_modules(subject))
 def test_accuracy(subject: Subject, case: Case) -> None:
-    agrees(subject, case)
+    agrees(subject, case, precise=True)
 
 
 @covers(
@@ -274,7 +274,7 @@ def test_accuracy(subject: Subject, case: Case) -> None:
     ],
 )
 def test_accuracy_at_scale(subject: Subject, case: Case) -> None:
-    agrees(subject, case)
+    agrees(subject, case, precise=True)
 
 
 def smooth_modules(subject: Subject) -> Iterator[Case]:
