@@ -316,7 +316,8 @@ def test_initialisation(subject: Subject, case: Case) -> None:
         longest = max(abs(x), abs(y))
         for p in range(points):
             expected[h, :, p] = torch.tensor((x, y), dtype=torch.float64) * (p + 1) / longest
-    near = torch.full((expected.numel(),), 1e-5, dtype=torch.float64)
+    unit = max(torch.finfo(subject.torch_dtype).eps, 1e-6)
+    near = unit * (1 + expected.flatten().abs())
     subject.compare("sampling_offsets.bias", found["sampling_offsets.bias"], expected.flatten(), near)
     for name in ("sampling_offsets.weight", "attention_weights.weight", "attention_weights.bias"):
         subject.compare_exactly(name, found[name], torch.zeros_like(found[name]))
@@ -326,7 +327,7 @@ def test_initialisation(subject: Subject, case: Case) -> None:
         weight = found[f"{name}.weight"]
         largest, spread = weight.abs().max().item(), weight.std().item()
         expect(
-            0.8 * bound < largest <= bound * 1.0001 and 0.85 < spread / (bound / math.sqrt(3)) < 1.15,
+            0.8 * bound < largest <= bound * (1 + unit) and 0.85 < spread / (bound / math.sqrt(3)) < 1.15,
             f"{name}.weight is not Xavier uniform: largest {largest:.4f} of {bound:.4f}, deviation {spread:.4f}",
             where=f"{name}.weight",
             expected=f"uniform in +-{bound:.4f}",
