@@ -15,10 +15,13 @@ import torch
 from rich.progress import track
 
 from detr_conformance.clauses import load_clauses, natural_key
+from detr_conformance.harness.subject import Settings
 from detr_conformance.harness.trial import trials
 from detr_conformance.mutants import MUTANTS, as_target
 from detr_conformance.mutants.naive import naive_check
 
+# The declared clause is judged at the standard profile, all others at this one.
+QUICK = Settings(profile="smoke", shrink=False)
 DTYPES = ("float32", "bfloat16")  # a mutant of another dtype alone is judged in that one
 
 
@@ -28,7 +31,7 @@ def judge(name: str) -> dict[str, Any]:
     mutant = MUTANTS[name]
     target = as_target(mutant)
     rejecting: set[str] = set()
-    for test, _, failure in trials(target, dtypes=DTYPES):
+    for test, _, failure in trials(target, dtypes=DTYPES, settings=QUICK):
         if failure is not None:
             rejecting.update(test.clauses)
     if mutant.rejects not in rejecting:

@@ -19,7 +19,7 @@ from types import FrameType
 
 from detr_conformance.events import Event, Tail
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # between the last event and the end of the process
 OUTPUT_LINES = 25
 FATAL_LINES = 8

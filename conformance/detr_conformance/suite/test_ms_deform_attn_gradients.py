@@ -129,7 +129,7 @@ def test_gradient_accuracy(subject: Subject, case: Case) -> None:
 
 def real_layers(subject: Subject) -> Iterator[Case]:
     levels = ((32, 41), (16, 21), (8, 11), (4, 6))
-    s = Structure(levels, batch=2, queries=20, heads=8, channels=32, points=4)
+    s = Structure(levels, batch=2, queries=11, heads=8, channels=32, points=4)
     case = case_at(subject, s, everywhere, weights=softmaxed, note="the sizes of a real layer")
     require_smooth(subject, case)
     yield case
