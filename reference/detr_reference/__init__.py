@@ -1,0 +1,1 @@
+"""The readable reference of every block, with the spec chapters beside it."""

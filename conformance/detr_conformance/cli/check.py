@@ -17,7 +17,12 @@ PROFILES = ("smoke", "standard", "thorough")
 @click.option("--profile", type=click.Choice(PROFILES), default="standard", show_default=True, help="How much to try.")
 @click.option("--device", help="Only this device, such as cuda; it must be one that the target claims.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Only this dtype.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws other cases.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    show_default="0; of the thorough profile a random one, which the report names",
+    help="Draws other cases.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to test in.")
 @click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON.")
 @click.option("--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the results as JUnit XML.")
@@ -41,7 +46,7 @@ def check(
     profile: str,
     device: str | None,
     dtype: str | None,
-    seed: int,
+    seed: int | None,
     jobs: int,
     json_file: str | None,
     junit_file: str | None,
@@ -63,8 +68,12 @@ def check(
          exercised, or the suite itself failed
     Of several targets the worst counts, and 2 is worse than 1: it leaves one least sure.
     """
+    import random
+
     from detr_conformance.checking import Outputs, check_targets
     from detr_conformance.runner import Selection
 
+    if seed is None:
+        seed = random.SystemRandom().randrange(1 << 31) if profile == "thorough" else 0
     selection = Selection(operation, profile, device, dtype, seed, jobs, cases_dir, replay)
     raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file)))

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
@@ -33,8 +33,20 @@ class Failure(Exception):
         self.mismatch = mismatch
 
 
-def run_cases(cases: Cases, check: Callable[[Case], None], *, examples: int, seed_value: int, shrink: bool) -> int:
+def run_cases(
+    cases: Cases,
+    check: Callable[[Case], float | None],
+    *,
+    examples: int,
+    seed_value: int,
+    shrink: bool,
+    search: bool = False,
+) -> int:
     """Checks every listed case, or `examples` drawn ones.
+
+    Args:
+        check: returns the case's largest error over its limit, where it has one.
+        search: let Hypothesis look for cases of large error.
 
     Returns:
         How many cases were checked.
@@ -43,7 +55,7 @@ def run_cases(cases: Cases, check: Callable[[Case], None], *, examples: int, see
         Failure: some case failed; carries the smallest one found.
     """
     if isinstance(cases, SearchStrategy):
-        return _run_drawn(cases, check, examples=examples, seed_value=seed_value, shrink=shrink)
+        return _run_drawn(cases, check, examples=examples, seed_value=seed_value, shrink=shrink, search=search)
     count = 0
     for case in cases:
         count += 1
@@ -56,11 +68,12 @@ def run_cases(cases: Cases, check: Callable[[Case], None], *, examples: int, see
 
 def _run_drawn(
     strategy: SearchStrategy[Case],
-    check: Callable[[Case], None],
+    check: Callable[[Case], float | None],
     *,
     examples: int,
     seed_value: int,
     shrink: bool,
+    search: bool,
 ) -> int:
     global _shrinking_spent
     count = 0
@@ -77,7 +90,7 @@ def _run_drawn(
         else:
             count += 1
         try:
-            check(case)
+            ratio = check(case)
         except Mismatch as mismatch:
             if smallest is None:
                 failed_at = time.monotonic()
@@ -86,8 +99,10 @@ def _run_drawn(
             if not shrink:
                 raise _Enough from None
             raise
+        if search and ratio is not None:
+            target(ratio)
 
-    phases = (Phase.generate, Phase.shrink)
+    phases = (Phase.generate, Phase.target, Phase.shrink) if search else (Phase.generate, Phase.shrink)
     run = settings(
         max_examples=examples,
         database=None,

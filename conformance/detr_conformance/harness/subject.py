@@ -88,6 +88,7 @@ class Subject:
             examples=examples,
             seed_value=mixed_seed(self.settings.seed, test.name),
             shrink=self.settings.shrink,
+            search=self.settings.profile == "thorough",
         )
 
     def _thinned(self, cases: Cases) -> Cases:
@@ -97,10 +98,16 @@ class Subject:
         every = cases if isinstance(cases, LazyCases) else LazyCases([partial(_itself, case) for case in cases])
         return every.every(4, DTYPES.index(self.dtype) % len(every)) if len(every) else every
 
-    def _property(self, test: SuiteTest, case: Case) -> None:
+    def _property(self, test: SuiteTest, case: Case) -> float | None:
         # A held result belongs to the case that made it: each case must fail, or not, by itself.
         self._held.clear()
-        test.property(self, case)
+        before, self.worst_ratio = self.worst_ratio, None
+        try:
+            test.property(self, case)
+            return self.worst_ratio
+        finally:
+            if before is not None:
+                self.worst_ratio = max(before, self.worst_ratio or 0.0)
 
     # -- calling -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""The tests of the clauses: `pytest --pyargs detr_conformance.suite --detr-target TARGET`."""
