@@ -91,8 +91,8 @@ def kill_rates() -> str:
     found = json.loads((ROOT / "docs" / "kill-matrix.json").read_text(encoding="utf-8"))
     total, declared, naive = (found[key] for key in ("total", "rejected_by_declared_clause", "rejected_by_naive_check"))
     return (
-        f"Of {total} mutants {declared} are rejected by the clause they declare; a naive check (initial weights, H = W, "
-        f"locations in [0, 1), tolerance 1e-2) rejects {naive}."
+        f"Of {total} mutants {declared} are rejected by the clause they declare; a naive check (initial weights, "
+        f"H = W, locations in [0, 1), tolerance 1e-2) rejects {naive}."
     )
 
 

@@ -135,24 +135,12 @@ def test_any_strides(subject: Subject, case: Case) -> None:
 @covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="expanded")])
 def test_expanded_arguments(subject: Subject, case: Case) -> None:
     """Stride zero: one map for all images, one set of locations and weights for all queries."""
-    expanded = {
-        "value": case["value"][:1].expand_as(case["value"]),
-        "sampling_locations": case["sampling_locations"][:, :1].expand_as(case["sampling_locations"]),
-        "attention_weights": case["attention_weights"][:, :1].expand_as(case["attention_weights"]),
-    }
-    for name, tensor in expanded.items():
-        arguments = subject.arguments(case)
-        arguments[name] = (
-            tensor[:1].to(subject.device).expand_as(tensor)
-            if name == "value"
-            else _expand_rows(tensor[:, :1].to(subject.device), tensor.shape)
-        )
-        require(0 in arguments[name].stride(), "nothing is expanded")
-        check_output(subject, subject.call(arguments), case.having(**{name: tensor.contiguous()}))
-
-
-def _expand_rows(row: Tensor, shape: torch.Size) -> Tensor:
-    return row.expand(shape)
+    shared = {"value": 0, "sampling_locations": 1, "attention_weights": 1}  # the axis along which all is the same
+    for name, axis in shared.items():
+        expanded = case[name].narrow(axis, 0, 1).to(subject.device).expand_as(case[name])
+        require(expanded.stride(axis) == 0, "nothing is expanded")
+        output = subject.call({**subject.arguments(case), name: expanded})
+        check_output(subject, output, case.having(**{name: expanded.cpu().contiguous()}))
 
 
 @covers("MSDA-45", cases=lambda subject: drawn_cases(subject), share=0.3)
