@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detr_conformance.harness.case import Case
+from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.msda_cases import Filler
 from detr_conformance.harness.subject import Subject
 from detr_reference.deformable_attention_module import MSDeformAttnConfig
@@ -153,7 +153,8 @@ def drawn_modules(subject: Subject, **options: Any) -> st.SearchStrategy[Case]:
 
     @st.composite
     def draw_case(draw: st.DrawFn) -> Case:
-        return module_case(subject, draw(module_structures()), draw(st.integers(0, 2**16)), **options)
+        layout = draw(st.sampled_from(LAYOUTS))
+        return module_case(subject, draw(module_structures()), draw(st.integers(0, 2**16)), **options).laid_out(layout)
 
     return draw_case()
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detr_conformance.harness.case import Case, mixed_seed
+from detr_conformance.harness.case import Case, lay_out, mixed_seed
 from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.module_cases import INPUTS, config_of, parameters_of
 from detr_conformance.harness.msda_oracle import Expectation
@@ -58,7 +58,8 @@ def run(subject: Subject, case: Case) -> Result:
     leaves = {name: t.requires_grad_() for name, t in arguments.items() if t.is_floating_point()}
     leaves |= parameters_by_name(module, case)
     output = bound.call(arguments)
-    return Result(output, bound.pull_back(output, case["grad_output"].to(subject.device), leaves))
+    grad_output = lay_out(case["grad_output"].to(subject.device), case.layout)
+    return Result(output, bound.pull_back(output, grad_output, leaves))
 
 
 def parameters_by_name(module: Any, case: Case) -> dict[str, Tensor]:

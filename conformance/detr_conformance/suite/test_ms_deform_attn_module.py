@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from detr_conformance.harness.case import Case
+from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.mismatch import Raised
 from detr_conformance.harness.module_cases import (
     ModuleStructure,
@@ -283,7 +283,7 @@ def smooth_modules(subject: Subject) -> Iterator[Case]:
         ((((5, 9), (3, 4)), 1, 2), (((5, 9), (3, 4)), 1, 4), (((50, 6),), 2, 2), (((4, 7), (6, 3)), 1, 4))
     ):
         s = ModuleStructure(levels, queries=4, heads=2, points=points, coordinates=coordinates, masked=seed % 2 == 1)
-        yield module_case(subject, s, seed, note="away from kinks", smooth=True)
+        yield module_case(subject, s, seed, note="away from kinks", smooth=True).laid_out(LAYOUTS[seed])
 
 
 @covers("MSDM-18", cases=smooth_modules, feature="backward")
