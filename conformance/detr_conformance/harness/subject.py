@@ -136,8 +136,10 @@ class Subject:
         return output
 
     def forward(self, case: Case) -> Tensor:
-        """The output for a case, without gradients."""
-        return self.call(self.arguments(case))
+        """The output for a case, without gradients; of the form that its incoming gradient has."""
+        output = self.call(self.arguments(case))
+        check_form("output", output, case["grad_output"])
+        return output
 
     def run(self, case: Case, wanted: tuple[str, ...] | None = None) -> Result:
         """Output, and gradients of the floating arguments named in `wanted` (all by default)."""
