@@ -161,7 +161,7 @@ class Subject:
         before = grad_output.detach().clone()
         private = {name: tensor.detach().clone() for name, tensor in inputs.items()}
         _poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)
-        with explained("backward"):
+        with explained("backward"), _modes_restored():
             gradients = torch.autograd.grad(
                 output, list(inputs.values()), grad_output, retain_graph=retain_graph, allow_unused=True
             )
@@ -243,18 +243,28 @@ class explained:
         ) from error
 
 
+MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the deterministic mode": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+}
+
+
 @contextlib.contextmanager
 def _modes_restored() -> Iterator[None]:
-    """A call that leaves grad mode or the default dtype changed would break the suite after it."""
-    before = torch.is_grad_enabled(), torch.get_default_dtype()
+    """A call that leaves a mode changed would break the suite after it, or hide that it did."""
+    before = {name: read() for name, (read, _) in MODES.items()}
+    changed = []
     try:
         yield
     finally:
-        after = torch.is_grad_enabled(), torch.get_default_dtype()
-        torch.set_grad_enabled(before[0])
-        torch.set_default_dtype(before[1])
-    if after != before:
-        raise Mismatch(f"the call left grad mode, default dtype = {after}, which were {before}", where="global state")
+        for name, (read, restore) in MODES.items():
+            if read() != before[name]:
+                changed.append(f"{name} from {before[name]} to {read()}")
+                restore(before[name])
+    if changed:
+        raise Mismatch(f"the call changed {', '.join(changed)}", where="global state")
 
 
 def _same_bytes(a: Tensor, b: Tensor) -> bool:
