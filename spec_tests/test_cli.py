@@ -282,7 +282,9 @@ def test_an_interrupt_ends_the_suite_and_exits_130(here: Path, number: signal.Si
         "start(); running('slow'); open('pids', 'w').write(f'{os.getpid()} {worker.pid} '); time.sleep(60)"
     )
     command.write_text(
-        "import sys\nfrom detr_conformance import runner\nfrom detr_reference.cli import main\n"
+        "import signal\nimport sys\nfrom detr_conformance import runner\nfrom detr_reference.cli import main\n"
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"runner.suite_command = lambda target, _, events: [sys.executable, {str(fake)!r}, str(events)]\n"
         "main(['check', 'mine.py:target'])\n"
     )
@@ -290,7 +292,7 @@ def test_an_interrupt_ends_the_suite_and_exits_130(here: Path, number: signal.Si
     pids = _wait_for(lambda: (here / "pids").read_text() if (here / "pids").exists() else "")
     time.sleep(3 * runner.POLL_SECONDS)  # for the last event to arrive
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=90)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert stderr.splitlines()[1:] == ["interrupted in slow"]
     assert _wait_for(lambda: not any(_lives(int(pid)) for pid in pids.split()))
