@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check test lint types readme kill-matrix thorough clean
+.PHONY: help check test lint types readme pictures kill-matrix thorough clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -40,6 +40,9 @@ types: $(READY)  ## mypy
 
 readme: $(READY)  ## repeat the runs shown in the README and fill them in (about 20 minutes)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/readme_runs.py
+
+pictures: $(READY)  ## draw the pictures of the spec chapters from the reference
+	$(BIN)/python docs/pictures.py
 
 kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.{json,md} (about 15 minutes)
 	$(BIN)/python -m detr_conformance.kill_matrix docs/kill-matrix.json docs/kill-matrix.md

@@ -40,7 +40,7 @@ def assess_clause(
 
 def unexercised_clause(clause: Clause, deviations: Sequence[Deviation], said: Digest) -> Entry:
     """The report's entry of a clause that no test reported on."""
-    operations = {name for name, operation in OPERATIONS.items() if operation.chapter == clause.chapter}
+    operations = {name for name, operation in OPERATIONS.items() if clause.chapter in operation.chapters}
     provided = not operations or operations & set(said.info.get("provides", ()))
     entry = _entry(clause, "not-exercised" if provided else "not-provided")
     _refuse_stale(entry, deviations, said)

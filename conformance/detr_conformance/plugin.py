@@ -88,8 +88,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     session = metafunc.config.stash.get(SESSION, None)
     if session is None:
         raise pytest.UsageError("the conformance suite needs --detr-target TARGET, the implementation to check")
-    parameters = session.parameters(metafunc.module.OPERATION, test)
-    metafunc.parametrize("subject", parameters, ids=[p.id for p in parameters], indirect=True)
+    from detr_conformance.harness.trial import operations_of
+
+    operations = operations_of(metafunc.module)
+    parameters = [parameter for operation in operations for parameter in session.parameters(operation, test)]
+    ids = [p.id if len(operations) == 1 else f"{p.operation}-{p.id}" for p in parameters]
+    metafunc.parametrize("subject", parameters, ids=ids, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -119,7 +123,7 @@ def _name(nodeid: str) -> str:
 
 
 def _operation(item: pytest.Item) -> str:
-    return str(item.module.OPERATION)  # type: ignore[attr-defined]
+    return str(item.callspec.params["subject"].operation)  # type: ignore[attr-defined]
 
 
 # -- running --------------------------------------------------------------------------------------------------
@@ -131,7 +135,7 @@ def subject(request: pytest.FixtureRequest) -> Any:
     parameter = request.param
     if parameter.absent:
         pytest.skip(parameter.absent)
-    return request.config.stash[SESSION].subject(request.module.OPERATION, parameter)
+    return request.config.stash[SESSION].subject(parameter)
 
 
 @pytest.hookimpl(wrapper=True)

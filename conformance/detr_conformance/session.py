@@ -38,8 +38,9 @@ class SetupError(Exception):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A device and dtype to run a test on, or the reason why it does not apply to the target."""
+    """An operation, device and dtype to run a test on, or the reason why it does not apply to the target."""
 
+    operation: str
     device: str = "-"
     dtype: str = "-"
     absent: str | None = None
@@ -112,9 +113,9 @@ class Session:
 
     def _shake_hands(self) -> None:
         for operation in self.operations():
-            first = Parameter(self.devices[0], self.dtypes[0])
+            first = Parameter(operation, self.devices[0], self.dtypes[0])
             try:
-                shake_hands(self.subject(operation, first))
+                shake_hands(self.subject(first))
             except HandshakeError as error:
                 raise SetupError(f"{self.target.name}, {operation}: {error}") from error
 
@@ -132,20 +133,20 @@ class Session:
     def parameters(self, operation: str, test: SuiteTest) -> list[Parameter]:
         """Where a test runs; a single reason if nowhere."""
         if operation not in self.target.provides:
-            return [Parameter(absent=f"{operation} is not provided")]
+            return [Parameter(operation, absent=f"{operation} is not provided")]
         if test.feature is not None and test.feature not in self.target.features:
-            return [Parameter(absent=f"the feature {test.feature} is not claimed")]
+            return [Parameter(operation, absent=f"the feature {test.feature} is not claimed")]
         dtypes = [dtype for dtype in self.dtypes if dtype in test.dtypes]
         if not dtypes:
-            return [Parameter(absent=f"none of {', '.join(test.dtypes)} is claimed or asked for")]
+            return [Parameter(operation, absent=f"none of {', '.join(test.dtypes)} is claimed or asked for")]
         if test.once:
             dtypes = ["float32"] if "float32" in dtypes else dtypes[:1]
-        return [Parameter(device, dtype) for device in self.devices for dtype in dtypes]
+        return [Parameter(operation, device, dtype) for device in self.devices for dtype in dtypes]
 
-    def subject(self, operation: str, parameter: Parameter) -> Subject:
+    def subject(self, parameter: Parameter) -> Subject:
         return Subject(
-            operation=operation,
-            implementation=self.target.provides[operation],
+            operation=parameter.operation,
+            implementation=self.target.provides[parameter.operation],
             dtype=parameter.dtype,
             device=parameter.device,
             features=tuple(self.target.features),
@@ -164,7 +165,7 @@ class Session:
             "event": "result",
             "test": Path(item.nodeid).name,
             "clauses": list(test.clauses),
-            "operation": item.module.OPERATION,  # type: ignore[attr-defined]
+            "operation": parameter.operation,
             "device": parameter.device,
             "dtype": parameter.dtype,
             "outcome": "pass",

@@ -108,3 +108,12 @@ def mixed_seed(*parts: Any) -> int:
     """A 63-bit seed from anything printable; stable between runs and machines."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def digest_of(case: Case) -> str:
+    """The same for cases with the same numbers and settings."""
+    digest = hashlib.sha256(repr(sorted(case.options.items())).encode())
+    for name, tensor in case.tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
-
+from detr_conformance.harness.block import forward
 from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.msda_cases import Structure, case_at, everywhere
+from detr_conformance.harness.representative import REPRESENTATIVE, representative
 from detr_conformance.harness.subject import Subject
 from detr_conformance.operations import OPERATIONS
 
@@ -24,7 +23,7 @@ def shake_hands(subject: Subject) -> None:
     """
     _check_signature(subject)
     try:
-        CALLS[subject.operation](subject)
+        _call(subject)
     except Raised as raised:
         raise HandshakeError(f"an ordinary {subject.dtype} call failed: {raised.message}") from raised
     except Mismatch:
@@ -32,29 +31,19 @@ def shake_hands(subject: Subject) -> None:
 
 
 def _check_signature(subject: Subject) -> None:
-    arguments = OPERATIONS[subject.operation].arguments
+    operation = OPERATIONS[subject.operation]
     try:
         signature = inspect.signature(subject.implementation)
     except (TypeError, ValueError):  # builtins and compiled operators have none to show
         return
     try:
-        signature.bind(*arguments)
+        signature.bind(*operation.arguments, **dict.fromkeys(operation.settings))
     except TypeError as error:
-        raise HandshakeError(f"wrong signature {signature}: it must take ({', '.join(arguments)}); {error}") from error
+        raise HandshakeError(f"wrong signature {signature}: it must take ({', '.join(operation.arguments + operation.settings)}); {error}") from error
 
 
-def _call_function(subject: Subject) -> Any:
-    return subject.forward(case_at(subject, Structure(), everywhere, note="handshake"))
-
-
-def _call_module(subject: Subject) -> Any:
-    from detr_conformance.harness.module_cases import handshake_case
-    from detr_conformance.harness.module_subject import forward
-
-    return forward(subject, handshake_case(subject))
-
-
-CALLS: dict[str, Callable[[Subject], Any]] = {
-    "ms_deform_attn": _call_function,
-    "ms_deform_attn_module": _call_module,
-}
+def _call(subject: Subject) -> None:
+    if subject.operation in REPRESENTATIVE:
+        forward(subject, representative(subject)[0])
+    else:
+        subject.forward(case_at(subject, Structure(), everywhere, note="handshake"))

@@ -122,3 +122,23 @@ def at_element(name: str, flat: int, got: Tensor, expected: Tensor, limit: str, 
         limit=limit,
         count=f"{wrong} of {got.numel()} elements",
     )
+
+
+def expect(
+    condition: bool,
+    message: str,
+    *,
+    where: str | None = None,
+    expected: str | None = None,
+    got: str | None = None,
+    limit: str | None = None,
+) -> None:
+    """Raises Mismatch with the message unless the condition holds."""
+    if not condition:
+        raise Mismatch(message, where, expected, got, limit)
+
+
+def require(condition: bool | Tensor, what: str) -> None:
+    """A regime must have been reached; otherwise the test would show nothing."""
+    if not bool(condition):
+        raise SuiteError(f"the case does not reach its regime: {what}")

@@ -9,22 +9,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from detr_conformance.harness.block_case import PARAMETER
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.msda_cases import Filler
+from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
-from detr_reference.deformable_attention_module import MSDeformAttnConfig
-
-PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
-INPUTS = (
-    "query",
-    "value",
-    "identity",
-    "query_pos",
-    "key_padding_mask",
-    "reference_points",
-    "spatial_shapes",
-    "level_start_index",
-)
 
 
 @dataclass(frozen=True)
@@ -79,22 +67,6 @@ def module_structures(draw: st.DrawFn) -> ModuleStructure:
     )
 
 
-def config_of(case: Case) -> MSDeformAttnConfig:
-    options = case.options
-    sizes = {name: int(options[name]) for name in ("embed_dim", "num_heads", "num_levels", "num_points")}
-    return MSDeformAttnConfig(**sizes, dropout=float(options["dropout"]))
-
-
-def parameters_of(case: Case) -> dict[str, Tensor]:
-    return {name.removeprefix(PARAMETER): t for name, t in case.tensors.items() if name.startswith(PARAMETER)}
-
-
-def with_parameters(case: Case, **changes: Tensor) -> Case:
-    """The case with some parameters replaced; a name is written with "__" for "."."""
-    renamed = {PARAMETER + name.replace("__", "."): tensor for name, tensor in changes.items()}
-    return case.having(**{name: tensor.to(case["query"].dtype) for name, tensor in renamed.items()})
-
-
 def module_case(subject: Subject, s: ModuleStructure, *seed: Any, note: str = "", smooth: bool = False) -> Case:
     """A random call of a random module.
 
@@ -144,8 +116,8 @@ def padding(s: ModuleStructure) -> Tensor:
     return torch.cat(masks, 1)
 
 
-def handshake_case(subject: Subject) -> Case:
-    return module_case(subject, ModuleStructure(coordinates=4), note="handshake")
+def representative_ms_deform_attn_module(subject: Subject) -> list[Case]:
+    return [module_case(subject, ModuleStructure(coordinates=4), note="handshake")]
 
 
 def drawn_modules(subject: Subject, **options: Any) -> st.SearchStrategy[Case]:

@@ -13,8 +13,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detr_conformance.harness.case import TORCH_DTYPES, Case, mixed_seed
-from detr_conformance.harness.mismatch import SuiteError
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
 Shapes = Sequence[tuple[int, int]]
@@ -64,27 +64,6 @@ def structures(draw: st.DrawFn, side: int = 9, levels: int = 4, least: int = 1) 
         channels=draw(st.integers(1, 9)),
         points=draw(st.integers(1, 5)),
     )
-
-
-class Filler:
-    """Draws the numbers of a case from one CPU generator."""
-
-    def __init__(self, dtype: str, *seed: Any) -> None:
-        self.dtype = TORCH_DTYPES[dtype]
-        self.generator = torch.Generator().manual_seed(mixed_seed(*seed))
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64)
-
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=self.generator, dtype=torch.float64)
-
-    def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        """Whole numbers in [low, high], as float64."""
-        return torch.randint(low, high + 1, shape, generator=self.generator).double()
-
-    def chance(self, share: float, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator) < share
 
 
 Pixels = Callable[[Filler, Structure], Tensor]
@@ -256,9 +235,3 @@ def structure_of(case: Case) -> Structure:
 def pixels_of(case: Case) -> Tensor:
     """Pixel coordinates (x, y) of every sample of a case, float64."""
     return to_pixels(case["sampling_locations"], structure_of(case))
-
-
-def require(condition: bool | Tensor, what: str) -> None:
-    """A regime must have been reached; otherwise the test would show nothing."""
-    if not bool(condition):
-        raise SuiteError(f"the case does not reach its regime: {what}")

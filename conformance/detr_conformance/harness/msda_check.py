@@ -8,16 +8,9 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import Mismatch
-from detr_conformance.harness.msda_cases import (
-    Filler,
-    Structure,
-    make_case,
-    pixels_of,
-    require,
-    structure_of,
-    to_locations,
-)
+from detr_conformance.harness.fill import Filler
+from detr_conformance.harness.mismatch import require
+from detr_conformance.harness.msda_cases import Structure, make_case, pixels_of, structure_of, to_locations
 from detr_conformance.harness.msda_oracle import Rounding, expectations, oracle, smooth_share
 from detr_conformance.harness.subject import Subject
 
@@ -146,17 +139,3 @@ def touched_cells(case: Case, margin: float = 0.02) -> Tensor:
                     cell = torch.where(valid, start + i * width + j, s.cells)
                     touched[image, cell, head] = True
     return touched[:, :-1]
-
-
-def expect(
-    condition: bool,
-    message: str,
-    *,
-    where: str | None = None,
-    expected: str | None = None,
-    got: str | None = None,
-    limit: str | None = None,
-) -> None:
-    """Raises Mismatch with the message unless the condition holds."""
-    if not condition:
-        raise Mismatch(message, where, expected, got, limit)

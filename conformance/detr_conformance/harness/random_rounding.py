@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from detr_conformance.harness.mismatch import require
+
 # Exact by nature: a perturbed floor would be another cell.
 EXACT = ("floor", "ceil", "round", "trunc", "where", "masked_fill", "zeros", "ones", "full", "copy", "clone", "detach")
 
@@ -49,7 +51,7 @@ def spread(
 ) -> dict[str, Tensor]:
     """Root mean square deviation of `run` from `right`, element by element, over runs with random roundings.
 
-    Where an element's own estimate is small by chance, a share of the tensor's mean stands in for it.
+    Where an element's own estimate is small by chance, a share of what is usual in the tensor stands in for it.
     """
     total = {name: torch.zeros_like(tensor) for name, tensor in right.items()}
     for index in range(runs):
@@ -57,9 +59,20 @@ def spread(
         with RandomRounding(generator):
             results = run()
         for name, result in results.items():
-            total[name] += (result.detach().double() - right[name]).square()
+            off = torch.where(right[name].isfinite(), result.detach().double() - right[name], 0.0)
+            require(off.isfinite().all(), f"{name} of the reference overflows in {result.dtype}")
+            total[name] += off.square()
     found = {name: (square / runs).sqrt() for name, square in total.items()}
-    return {name: torch.maximum(rms, SMOOTHING * rms.mean()) if rms.numel() else rms for name, rms in found.items()}
+    return {name: torch.maximum(rms, SMOOTHING * _usual(rms)) for name, rms in found.items()}
 
 
 SMOOTHING = 0.3
+OUTLIER = 10.0
+
+
+def _usual(rms: Tensor) -> Tensor:
+    """The mean without the weight of ill-conditioned elements, which may be off by anything."""
+    spread_at_all = rms[rms > 0]
+    if not spread_at_all.numel():
+        return torch.zeros((), dtype=rms.dtype)
+    return rms.clamp(max=OUTLIER * spread_at_all.median()).mean()

@@ -24,8 +24,14 @@ def suite_tests() -> dict[str, list[Judge]]:
             continue
         module = importlib.import_module(f"detr_conformance.suite.{info.name}")
         tests = [each for each in vars(module).values() if hasattr(each, "suite_test")]
-        found.setdefault(module.OPERATION, []).extend(tests)
+        for operation in operations_of(module):
+            found.setdefault(operation, []).extend(tests)
     return found
+
+
+def operations_of(module: Any) -> tuple[str, ...]:
+    """The operations that a module of the suite is about: its OPERATION, or its OPERATIONS."""
+    return (module.OPERATION,) if hasattr(module, "OPERATION") else module.OPERATIONS
 
 
 def clauses_by_test_name() -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,13 @@ from detr_conformance.target import DTYPES, Target
 Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 
 DEFAULT_FEATURES = ("backward", "deterministic", "autocast")
-OPERATION_OF_PREFIX = {"MSDA": "ms_deform_attn", "MSDM": "ms_deform_attn_module"}
+# Where the clauses of a prefix are about one operation, a mutant need not name it.
+OPERATION_OF_PREFIX = {
+    "MSDA": "ms_deform_attn",
+    "MSDM": "ms_deform_attn_module",
+    "MHA": "multihead_attention",
+    "VIT": "vit",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,12 @@ TWINS: dict[str, Twin] = {}
 
 
 def mutant(
-    name: str, *, rejects: str, origin: str, features: tuple[str, ...] = DEFAULT_FEATURES
+    name: str,
+    *,
+    rejects: str,
+    origin: str,
+    operation: str | None = None,
+    features: tuple[str, ...] = DEFAULT_FEATURES,
 ) -> Callable[[Implementation], Implementation]:
     """Registers the decorated class or function as a mutant.
 
@@ -63,21 +74,21 @@ def mutant(
     `(config, state_dict) -> module` where it is a module.
 
     Raises:
-        ValueError: the name is taken, or the clause belongs to no operation known here.
+        ValueError: the name is taken, or the operation is unknown.
     """
-    operation = OPERATION_OF_PREFIX.get(rejects.partition("-")[0])
-    if operation is None:
-        raise ValueError(f"mutant {name!r}: clause {rejects!r} belongs to none of {sorted(OPERATION_OF_PREFIX)}")
+    about = operation or OPERATION_OF_PREFIX.get(rejects.partition("-")[0])
+    if about not in OPERATIONS:
+        raise ValueError(f"mutant {name!r} of clause {rejects!r} must say operation=, one of {sorted(OPERATIONS)}")
 
     def register(implementation: Implementation) -> Implementation:
         _claim(name)
         MUTANTS[name] = Mutant(
             name=name,
-            operation=operation,
+            operation=about,
             rejects=rejects,
             origin=origin,
             summary=_summary(implementation),
-            build=_builder(operation, implementation),
+            build=_builder(about, implementation),
             features=features,
         )
         return implementation

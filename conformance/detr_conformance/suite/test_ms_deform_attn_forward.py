@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import TORCH_DTYPES, Case
+from detr_conformance.harness.fill import Filler
+from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.msda_cases import (
-    Filler,
     Structure,
     border,
     case_at,
@@ -22,7 +23,6 @@ from detr_conformance.harness.msda_cases import (
     make_case,
     outside,
     pixels_of,
-    require,
     signed,
     softmaxed,
     structure_of,
@@ -35,7 +35,6 @@ from detr_conformance.harness.msda_check import (
     dyadic_case,
     exact_output,
     exactly_zero,
-    expect,
     gradients_agree,
     rounding_of,
     touched_cells,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.fill import Filler
+from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.msda_cases import (
-    Filler,
     Structure,
     border,
     case_at,
@@ -22,7 +23,6 @@ from detr_conformance.harness.msda_cases import (
     on_kinks,
     one_cell,
     outside,
-    require,
     signed,
     softmaxed,
     structure_of,
@@ -33,7 +33,6 @@ from detr_conformance.harness.msda_check import (
     check_output,
     dyadic_case,
     exactly_zero,
-    expect,
     gradients_agree,
     require_smooth,
     rounding_of,

@@ -8,26 +8,22 @@ from dataclasses import replace
 
 import torch
 
-from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.mismatch import Raised
-from detr_conformance.harness.module_cases import (
-    ModuleStructure,
-    config_of,
-    drawn_modules,
-    module_case,
-    parameters_of,
-    with_parameters,
-)
-from detr_conformance.harness.module_subject import (
+from detr_conformance.harness.block import (
     agrees,
     expectations,
     forward,
     gradients_agree,
-    make_module,
+    make,
     parameters_by_name,
 )
-from detr_conformance.harness.msda_cases import require
-from detr_conformance.harness.msda_check import expect
+from detr_conformance.harness.block_case import config_of, parameters_of, with_parameters
+from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.mismatch import Raised, expect, require
+from detr_conformance.harness.module_cases import (
+    ModuleStructure,
+    drawn_modules,
+    module_case,
+)
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import covers
 
@@ -209,8 +205,8 @@ def dropping(subject: Subject) -> Iterator[Case]:
 @covers("MSDM-15", cases=dropping)
 def test_dropout(subject: Subject, case: Case) -> None:
     agrees(subject, case)
-    probability = config_of(case).dropout
-    module = make_module(subject, case)
+    probability = config_of(OPERATION, case).dropout
+    module = make(subject, case)
     module.train()
     state = torch.random.get_rng_state()
     torch.manual_seed(subject.settings.seed)
@@ -288,7 +284,7 @@ def smooth_modules(subject: Subject) -> Iterator[Case]:
 
 @covers("MSDM-18", cases=smooth_modules, feature="backward")
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
-    gradients_agree(subject, case)
+    gradients_agree(subject, case, precise=True)
 
 
 def freshly_initialised(subject: Subject) -> Iterator[Case]:
@@ -298,17 +294,17 @@ def freshly_initialised(subject: Subject) -> Iterator[Case]:
 
 @covers("MSDM-19", cases=freshly_initialised, once=True)
 def test_initialisation(subject: Subject, case: Case) -> None:
-    config = config_of(case)
+    config = config_of(OPERATION, case)
     torch_state = torch.random.get_rng_state()
     try:
-        module = make_module(subject, case, initialise=True)
+        module = make(subject, case, initialise=True)
     except Raised as raised:
         if raised.got == "NotImplementedError":
             raise NotProvided("the factory does not initialise parameters") from raised
         raise
     finally:
         torch.random.set_rng_state(torch_state)
-    found = {name: p.detach().cpu().double() for name, p in parameters_by_name(module, case).items()}
+    found = {name: torch.cat(parts).detach().cpu().double() for name, parts in parameters_by_name(module, case).items()}
     heads, levels, points = config.num_heads, config.num_levels, config.num_points
     expected = torch.zeros(heads, levels, points, 2, dtype=torch.float64)
     for h in range(heads):
@@ -357,7 +353,7 @@ def test_images_are_separate(subject: Subject, case: Case) -> None:
 
 @covers("MSDM-21", cases=masked)
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
-    """`Subject.call` compares the arguments, `module_subject.forward` the parameters."""
+    """`Subject.call` compares the arguments, `block.forward` the parameters."""
     with torch.no_grad():
         forward(subject, case)
     agrees(subject, case)

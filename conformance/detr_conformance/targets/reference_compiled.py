@@ -1,11 +1,14 @@
-"""The reference's core under torch.compile with the inductor backend, where there is a C++ compiler.
+"""The reference under torch.compile: the sampling core by inductor, where there is a C++ compiler, blocks by AOT autograd.
 
-Few shapes: torch would compile anew for every axis of size 0 or 1 and every kind of strides, and hundreds of small
+The core. Few shapes: torch would compile anew for every axis of size 0 or 1 and every kind of strides, and hundreds of small
 calls would take hours. So arguments are made contiguous and axes shorter than two are padded to two, with samples that
 lie outside; what was added is cut off the output. What remains is one graph, symbolic in every size, for each set of
 arguments that ask for gradients and each grad mode. The module is the reference's around this core.
 
 A call that would exceed `GRAPHS`, or that reaches no compiled code, raises instead of running eagerly.
+
+The other blocks. Each module and each function is captured whole and run by the backend `aot_eager`: forward and backward are
+torch's traced graphs, but no code is generated for them, which at a compilation for every case would take hours.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from detr_conformance.operations import BLOCKS, OPERATIONS
 from detr_conformance.target import Target, TargetError
+from detr_conformance.targets.reference import reference
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -124,9 +129,32 @@ def ms_deform_attn_module(
     return module
 
 
+def compiled_block(operation: str) -> Callable[..., Any]:
+    """The reference's callable for a block, which runs captured or raises."""
+    eager = reference(operation)
+
+    def capture(made: Callable[..., Any]) -> Callable[..., Any]:
+        import torch
+        from torch._dynamo import config as dynamo
+        from torch._functorch import config as autograd
+
+        autograd.donated_buffer = False
+        torch.compiler.reset()  # graphs of earlier cases count against the limit
+        dynamo.recompile_limit = dynamo.accumulated_recompile_limit = GRAPHS
+        return torch.compile(made, fullgraph=True, dynamic=False, backend="aot_eager")
+
+    if OPERATIONS[operation].kind == "module":
+        return lambda config, state_dict: capture(eager(config, state_dict))
+    return lambda *tensors, **settings: capture(eager)(*tensors, **settings)
+
+
 target = Target(
     name="reference-compiled",
-    provides={"ms_deform_attn": ms_deform_attn, "ms_deform_attn_module": ms_deform_attn_module},
+    provides={
+        "ms_deform_attn": ms_deform_attn,
+        "ms_deform_attn_module": ms_deform_attn_module,
+        **{operation: compiled_block(operation) for operation in BLOCKS},
+    },
     devices=("cpu",),
     dtypes=("float32",),
     features=("backward", "deterministic"),

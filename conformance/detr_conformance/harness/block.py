@@ -1,0 +1,224 @@
+"""Calling an operation under test on a case, and what a right one may return."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detr_conformance.harness.block_case import (
+    call_reference,
+    config_of,
+    function_settings,
+    inputs_of,
+    parameters_of,
+    reference_callable,
+)
+from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, lay_out, mixed_seed
+from detr_conformance.harness.half_coordinates import half_coordinates
+from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.msda_oracle import Expectation
+from detr_conformance.harness.random_rounding import spread
+from detr_conformance.harness.subject import Result, Subject, explained
+from detr_conformance.operations import OPERATIONS
+
+RUNS = 8
+SPREADS = 8.0  # c: how many root-mean-square deviations of randomised runs an implementation may be off
+REMEMBERED = 400
+
+_expectations: OrderedDict[tuple[Any, ...], dict[str, Expectation]] = OrderedDict()
+
+
+# -- calling --------------------------------------------------------------------------------------------------
+
+
+def make(subject: Subject, case: Case, initialise: bool = False) -> Callable[..., Any]:
+    """The target's callable for a case: its module with the case's parameters (its own ones if `initialise`), in
+    evaluation mode; or its function with the case's settings."""
+    if OPERATIONS[subject.operation].kind == "function":
+        settings = function_settings(subject.operation, case, subject.torch_dtype)
+        return lambda *tensors: subject.implementation(*tensors, **settings)
+    state = {name: tensor.clone().to(subject.device) for name, tensor in parameters_of(case).items()}
+    with explained("the factory"):
+        module = subject.implementation(config_of(subject.operation, case), None if initialise else state)
+    if isinstance(module, nn.Module):
+        module.to(device=subject.device, dtype=subject.torch_dtype).eval()
+    return module
+
+
+def calling(subject: Subject, made: Callable[..., Any], case: Case) -> tuple[Subject, Case]:
+    """A subject that calls `made` with the case's inputs (a module's by name), and the case reduced to these."""
+    inputs = inputs_of(subject.operation, case)
+    names = tuple(inputs)
+    by_name = OPERATIONS[subject.operation].kind == "module"
+    bound = subject.replacing((lambda *values: made(**dict(zip(names, values, strict=True)))) if by_name else made)
+    return bound, Case({**inputs, "grad_output": case["grad_output"]}, case.layout, case.note, case.options)
+
+
+def forward(subject: Subject, case: Case, made: Callable[..., Any] | None = None) -> Tensor:
+    """The output; the module is made anew unless given. No parameter or buffer may change."""
+    made = make(subject, case) if made is None else made
+    bound, inputs = calling(subject, made, case)
+    before = {name: tensor.detach().clone() for name, tensor in _state(made).items()}
+    output = bound.forward(inputs)
+    for name, tensor in _state(made).items():
+        if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
+            raise Mismatch(f"the call changed {name}", where=name)
+    return output
+
+
+def run(subject: Subject, case: Case, made: Callable[..., Any] | None = None) -> Result:
+    """Output, and gradients of every floating input but masks, and of every parameter."""
+    made = make(subject, case) if made is None else made
+    bound, inputs = calling(subject, made, case)
+    arguments = bound.arguments(inputs)
+    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(name, t)}
+    parts = parameters_by_name(made, case)
+    leaves |= {f"{name}/{i}": part for name, several in parts.items() for i, part in enumerate(several)}
+    output = bound.call(arguments)
+    grad_output = lay_out(case["grad_output"].to(subject.device), case.layout)
+    found = bound.pull_back(output, grad_output, leaves)
+    gradients = {name: gradient for name, gradient in found.items() if "/" not in name}
+    for name, several in parts.items():
+        gradients[name] = _joined([found[f"{name}/{i}"] for i in range(len(several))])
+    return Result(output, gradients)
+
+
+def differentiable(name: str, tensor: Tensor) -> bool:
+    """Additive masks are constants, even where they are floating."""
+    return tensor.is_floating_point() and not name.endswith("_mask")
+
+
+def parameters_by_name(made: Any, case: Case) -> dict[str, tuple[Tensor, ...]]:
+    """The module's own parameters under the reference's names, each in the parts that it is cut into.
+
+    A module says so itself by a method `spec_parameters() -> {name: tensor or tensors whose rows it consists of}`;
+    otherwise exactly one of its parameters must have a name that ends in the reference's.
+    """
+    names = parameters_of(case)
+    if hasattr(made, "spec_parameters"):
+        said = made.spec_parameters()
+        return {name: said[name] if isinstance(said[name], tuple) else (said[name],) for name in names}
+    own = dict(made.named_parameters()) if isinstance(made, nn.Module) else {}
+    found: dict[str, tuple[Tensor, ...]] = {}
+    for name in names:
+        matches = [key for key in own if key == name or key.endswith(f".{name}")]
+        if len(matches) != 1:
+            raise Mismatch(
+                f"the module has {len(matches)} parameters whose names end in {name}, so its gradient cannot be read",
+                where=name,
+                expected="one",
+                got=", ".join(matches) or "none",
+            )
+        found[name] = (own[matches[0]],)
+    return found
+
+
+# -- comparing ------------------------------------------------------------------------------------------------
+
+
+def agrees(subject: Subject, case: Case, precise: bool = False) -> None:
+    """The output lies within its limits."""
+    right = expectations(subject, case, backward=False, precise=precise)["output"]
+    subject.compare("output", forward(subject, case), right.expected, right.limit)
+
+
+def gradients_agree(subject: Subject, case: Case, precise: bool = False) -> None:
+    """The output and the gradients of all inputs and parameters lie within their limits."""
+    compare_result(subject, run(subject, case), expectations(subject, case, precise=precise))
+
+
+def compare_result(subject: Subject, result: Result, right: dict[str, Expectation]) -> None:
+    for name, want in right.items():
+        if name == "output":
+            subject.compare(name, result.output, want.expected, want.limit)
+        else:
+            subject.compare(f"grad_{name}", subject.gradient(name, result.gradients), want.expected, want.limit)
+
+
+def raises(subject: Subject, case: Case, about: str) -> None:
+    """The call, or already the factory, must raise an ordinary exception that says something."""
+    try:
+        made = make(subject, case)
+        inputs = {name: lay_out(t.to(subject.device), "contiguous") for name, t in _inputs(subject, case).items()}
+        call_reference(made, inputs) if OPERATIONS[subject.operation].kind == "function" else made(**inputs)
+    except Exception as error:
+        told = error.__cause__ if isinstance(error, Mismatch) and error.__cause__ is not None else error
+        if not str(told).strip():
+            raise Mismatch(f"the error about {about} says nothing", expected="a message", got=repr(told)) from error
+        return
+    raise Mismatch(f"no error, although {about}", expected="an exception", got="a result")
+
+
+def expectations(
+    subject: Subject, case: Case, backward: bool = True, precise: bool = False, dtype: str | None = None
+) -> dict[str, Expectation]:
+    """Right results in float64, and limits: c times the spread of the reference with randomised roundings.
+
+    Args:
+        precise: the clause is about precision; otherwise float64 modules may compute in float32.
+        dtype: round to this one instead of the claimed one, as under autocast.
+    """
+    name = dtype or ("float32" if subject.dtype == "float64" and not precise else subject.dtype)
+    half = subject.variant("coordinates") == "half"
+    key = (subject.operation, half, name, backward, digest_of(case))
+    if key in _expectations:
+        _expectations.move_to_end(key)
+    else:
+        _expectations[key] = _expect(subject.operation, case, TORCH_DTYPES[name], backward, half)
+        if len(_expectations) > REMEMBERED:
+            _expectations.popitem(last=False)
+    return _expectations[key]
+
+
+def _expect(operation: str, case: Case, dtype: torch.dtype, backward: bool, half: bool) -> dict[str, Expectation]:
+    right = _reference(operation, case, torch.float64, backward, False)
+    spreads = spread(
+        lambda: _reference(operation, case, dtype, backward, half),
+        right,
+        runs=RUNS,
+        seed=mixed_seed(case.note, sorted(case.options.items())) >> 8,
+    )
+    unit, tiny = torch.finfo(dtype).eps / 2, torch.finfo(dtype).tiny
+    return {
+        name: Expectation(right[name], SPREADS * spreads[name] + 2 * unit * right[name].abs() + tiny) for name in right
+    }
+
+
+def _reference(operation: str, case: Case, dtype: torch.dtype, backward: bool, half: bool) -> dict[str, Tensor]:
+    """The reference on the case's numbers: "output", and the gradients by name."""
+    made = reference_callable(operation, case, dtype)
+    if half and hasattr(made, "core"):
+        made.core = half_coordinates
+    inputs = inputs_of(operation, case)
+    leaves: dict[str, Tensor] = {}
+    for name, tensor in inputs.items():
+        if tensor.is_floating_point():
+            inputs[name] = tensor.to(dtype, copy=True)
+            if backward and differentiable(name, tensor):
+                leaves[name] = inputs[name].requires_grad_()
+    output = call_reference(made, inputs)
+    results = {"output": output.detach()}
+    leaves |= dict(made.named_parameters()) if isinstance(made, nn.Module) else {}
+    if backward and leaves:
+        gradients = torch.autograd.grad(output, list(leaves.values()), case["grad_output"].to(dtype), allow_unused=True)
+        results |= {name: g for name, g in zip(leaves, gradients, strict=True) if g is not None}
+    return results
+
+
+def _inputs(subject: Subject, case: Case) -> dict[str, Tensor]:
+    return inputs_of(subject.operation, case)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if len(parts) == len(present) > 1 else (parts[0] if len(parts) == 1 else None)
+
+
+def _state(made: Any) -> dict[str, Tensor]:
+    if not isinstance(made, nn.Module):
+        return {}
+    return dict(made.named_parameters()) | dict(made.named_buffers())

@@ -1,0 +1,114 @@
+"""Cases of any operation but the sampling core: inputs, parameters and settings of one call."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detr_conformance.harness.case import TORCH_DTYPES, Case
+from detr_conformance.harness.fill import Filler
+from detr_conformance.harness.subject import Subject
+from detr_conformance.operations import OPERATIONS
+
+PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
+
+
+def block_case(
+    subject: Subject,
+    inputs: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Case:
+    """A call of the subject's operation, in the claimed dtype, with a random gradient of its output.
+
+    Args:
+        inputs: tensors of the call by name; those that are left out are not given.
+        parameters: the module's parameters under the reference's names.
+        settings: fields of a module's configuration, or keyword settings of a function; defaults may be left out.
+    """
+    tensors = {**inputs, **{PARAMETER + name: tensor for name, tensor in (parameters or {}).items()}}
+    dtype = TORCH_DTYPES[subject.dtype]
+    tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    case = Case(tensors, note=note, options={name: json.dumps(value) for name, value in (settings or {}).items()})
+    return _with_grad_output(subject, case)
+
+
+def settings_of(case: Case) -> dict[str, Any]:
+    """Configuration fields or keyword settings; lists become tuples, as dataclasses want them."""
+    values = {name: json.loads(text) for name, text in case.options.items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def config_of(operation: str, case: Case) -> Any:
+    """The reference's configuration for a module."""
+    config = OPERATIONS[operation].config
+    if config is None:
+        raise ValueError(f"{operation} is a function and has no configuration")
+    return resolve(config)(**settings_of(case))
+
+
+def parameters_of(case: Case) -> dict[str, Tensor]:
+    return {name.removeprefix(PARAMETER): t for name, t in case.tensors.items() if name.startswith(PARAMETER)}
+
+
+def with_parameters(case: Case, **changes: Tensor) -> Case:
+    """The case with some parameters replaced; a name is written with "__" for "."."""
+    renamed = {PARAMETER + name.replace("__", "."): tensor for name, tensor in changes.items()}
+    for name, tensor in renamed.items():
+        if name not in case.tensors or case[name].shape != tensor.shape:
+            raise ValueError(f"the case has no {name} of shape {tuple(tensor.shape)}")
+    return case.having(**{name: tensor.to(case[name].dtype) for name, tensor in renamed.items()})
+
+
+def with_settings(subject: Subject, case: Case, **changes: Any) -> Case:
+    """The case with other settings, under which its parameters must still fit."""
+    options = case.options | {name: json.dumps(value) for name, value in changes.items()}
+    return _with_grad_output(subject, replace(case, options=options))
+
+
+def resolve(path: str) -> Any:
+    """What "module:attribute" names."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def inputs_of(operation: str, case: Case) -> dict[str, Tensor]:
+    """The tensors of the call, in the order of the signature."""
+    return {name: case[name] for name in OPERATIONS[operation].inputs if name in case.tensors}
+
+
+def reference_callable(operation: str, case: Case, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """The reference with the case's parameters and settings, in evaluation mode."""
+    entry = OPERATIONS[operation]
+    made = resolve(entry.reference)
+    if entry.kind == "module":
+        parameters = {name: tensor.to(dtype) for name, tensor in parameters_of(case).items()}
+        module: nn.Module = made(config_of(operation, case), parameters)
+        return module.eval()
+    settings = function_settings(operation, case, dtype)
+    return lambda *tensors: made(*tensors, **settings)
+
+
+def function_settings(operation: str, case: Case, dtype: torch.dtype) -> dict[str, Any]:
+    """Keyword settings of a function; where it makes its tensors itself, the dtype too."""
+    settings = settings_of(case)
+    return settings | {"dtype": dtype} if "dtype" in OPERATIONS[operation].settings else settings
+
+
+def call_reference(made: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+    return made(**inputs) if isinstance(made, nn.Module) else made(*inputs.values())
+
+
+def _with_grad_output(subject: Subject, case: Case) -> Case:
+    inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs_of(subject.operation, case).items()}
+    with torch.no_grad():
+        output = call_reference(reference_callable(subject.operation, case, torch.float64), inputs)
+    fill = Filler(subject.dtype, subject.settings.seed, "grad_output", case.note, sorted(case.options.items()))
+    return case.having(grad_output=fill.normal(*output.shape).to(fill.dtype))

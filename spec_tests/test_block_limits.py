@@ -1,0 +1,93 @@
+"""The measured limits of blocks are neither too tight nor too loose, at every seed and for every operation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from detr_conformance.harness.block import compare_result, expectations, forward, run
+from detr_conformance.harness.block_case import call_reference, inputs_of, reference_callable
+from detr_conformance.harness.case import TORCH_DTYPES, Case
+from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.representative import representative
+from detr_conformance.harness.subject import Settings, Subject
+from detr_conformance.operations import BLOCKS
+from detr_conformance.target import DTYPES
+from detr_conformance.targets.reference import reference
+
+SEEDS = range(4)
+COARSER = {"float64": torch.float32, "float32": torch.float16}
+
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
+
+def subject_of(operation: str, dtype: str, seed: int = 0) -> Subject:
+    return Subject(operation, reference(operation), dtype, settings=Settings(seed=seed))
+
+
+def in_dtype(subject: Subject, case: Case, dtype: torch.dtype) -> Tensor:
+    """The reference computed in another dtype, with its result in the claimed one."""
+    made = reference_callable(subject.operation, case, dtype)
+    inputs = inputs_of(subject.operation, case)
+    rounded = {name: t.to(dtype) if t.is_floating_point() else t for name, t in inputs.items()}
+    with torch.no_grad():
+        return call_reference(made, rounded).to(TORCH_DTYPES[subject.dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operation", BLOCKS)
+def test_the_reference_stays_well_inside(operation: str, dtype: str) -> None:
+    for seed in SEEDS:
+        subject = subject_of(operation, dtype, seed)
+        for case in representative(subject):
+            right = expectations(subject, case, backward=False, precise=True)["output"]
+            subject.compare("output", forward(subject, case), right.expected, right.limit)
+        assert subject.worst_ratio is not None
+        assert subject.worst_ratio < 0.8
+
+
+@pytest.mark.parametrize("dtype", COARSER)
+@pytest.mark.parametrize("operation", BLOCKS)
+def test_the_next_lower_precision_leaves_them(operation: str, dtype: str) -> None:
+    for seed in SEEDS:
+        subject = subject_of(operation, dtype, seed)
+        for case in representative(subject):
+            right = expectations(subject, case, backward=False, precise=True)["output"]
+            with pytest.raises(Mismatch):
+                subject.compare("output", in_dtype(subject, case, COARSER[dtype]), right.expected, right.limit)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("operation", BLOCKS)
+def test_zeros_the_mean_and_the_first_input_fail_everywhere(operation: str, dtype: str) -> None:
+    subject = subject_of(operation, dtype)
+    for case in representative(subject):
+        right = expectations(subject, case, backward=False)["output"]
+        shape = right.expected.shape
+        impostors = [torch.zeros(shape), right.expected.mean().expand(shape)]
+        first = next(iter(inputs_of(operation, case).values()))
+        if first.shape == shape:
+            impostors.append(first)
+        for impostor in impostors:
+            with pytest.raises(Mismatch):
+                subject.compare("output", impostor.to(subject.torch_dtype), right.expected, right.limit)
+
+
+@pytest.mark.parametrize("operation", BLOCKS)
+def test_half_a_gradient_fails(operation: str) -> None:
+    """Each gradient is compared with its own: half of it fails, unless it is zero but for rounding (that of a key's bias)."""
+    subject = subject_of(operation, "float32")
+    for case in representative(subject):
+        right = expectations(subject, case)
+        if len(right) == 1:
+            continue  # a function of a mask alone
+        result = run(subject, case)
+        compare_result(subject, result, right)
+        for name, gradient in result.gradients.items():
+            if gradient is None or not (right[name].expected.abs() > 4 * right[name].limit).any():
+                continue
+            result.gradients[name] = gradient / 2
+            with pytest.raises(Mismatch):
+                compare_result(subject, result, right)
+            result.gradients[name] = gradient
