@@ -13,6 +13,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from detr_conformance.catalogue import covering_tests, mutants
+from detr_conformance.clauses import load_chapters, load_clauses
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "docs" / "runs"
@@ -20,13 +24,15 @@ EXAMPLE = "docs/examples/grid_sample_kernel.py"
 
 # name -> the command a reader types, and the exit code it must have
 COMMANDS: dict[str, tuple[str, int]] = {
-    "reference": ("detr-spec check reference --operation ms_deform_attn --json docs/runs/reference.json", 0),
+    "reference": ("detr-spec check reference --json docs/runs/reference.json", 0),
     "my-kernel": (f"detr-spec check {EXAMPLE}:target --json docs/runs/my-kernel.json", 0),
     "my-broken-kernel": (f"detr-spec check {EXAMPLE}:broken --json docs/runs/my-broken-kernel.json", 1),
+    "torch": ("detr-spec check torch --json docs/runs/torch.json", 0),
     "transformers": ("detr-spec check transformers --json docs/runs/transformers.json", 0),
+    "reference-compiled": ("detr-spec check reference-compiled --json docs/runs/reference-compiled.json", 0),
 }
-MARKS = {"pass": "", "deviation": "D", "warn": "W", "fail": "**F**", "not-provided": "-", "not-exercised": "?"}
-ROW = re.compile(r"^MS\w+-\d+ .*\b(pass|FAIL|warn)\b")
+REAL = ("torch", "transformers", "reference-compiled")
+ROW = re.compile(r"^[A-Z]+-\d+ .*\b(pass|FAIL|warn)\b")
 
 
 def run(name: str) -> None:
@@ -45,7 +51,7 @@ def lines_of(name: str) -> list[str]:
 def section(lines: list[str], clause: str) -> list[str]:
     """What the report says of one clause that failed."""
     start = next(i for i, line in enumerate(lines) if line.startswith(f"{clause} ("))
-    end = next(i for i in range(start + 1, len(lines)) if not lines[i] and re.match(r"MS\w+-\d+ \(", lines[i + 1]))
+    end = next(i for i in range(start + 1, len(lines)) if not lines[i] and re.match(r"[A-Z]+-\d+ \(", lines[i + 1]))
     return lines[start:end]
 
 
@@ -67,23 +73,67 @@ def failing() -> str:
     return fenced([*lines[:1], "", *failures], section(lines, "MSDA-15"), lines[-1:])
 
 
-def transformers_table() -> str:
-    """Clauses that not every implementation passes, a column an implementation."""
-    reports = json.loads((RUNS / "transformers.json").read_text(encoding="utf-8"))["reports"]
-    clauses = list(reports[0]["clauses"])
-    shown = [c for c in clauses if any(r["clauses"][c]["verdict"] not in ("pass", "not-provided") for r in reports)]
-    unclaimed = [c for c in clauses if all(r["clauses"][c]["verdict"] == "not-provided" for r in reports)]
-    names = [report["target"]["name"].removeprefix("transformers-") for report in reports]
-    lines = ["| clause | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for clause in shown:
-        marks = [MARKS[report["clauses"][clause]["verdict"]] for report in reports]
-        lines.append(f"| {clause} | " + " | ".join(marks) + " |")
-    lines.append("| verdict | " + " | ".join(report["verdict"] for report in reports) + " |")
-    rest = len(clauses) - len(shown) - len(unclaimed)
-    lines += [
-        "",
-        f"The other {rest} clauses are passed wherever they are provided; {', '.join(unclaimed)} are not claimed.",
-    ]
+def reports() -> list[dict[str, Any]]:
+    """The saved reports of every implementation that is not ours."""
+    found = []
+    for name in REAL:
+        report = json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
+        found += report.get("reports", [report])
+    return found
+
+
+def shortened(clauses: list[str]) -> str:
+    """MSDA-1, MSDA-3, MHA-2 as "MSDA-1, 3; MHA-2"."""
+    numbers: dict[str, list[str]] = {}
+    for clause in clauses:
+        prefix, _, number = clause.rpartition("-")
+        numbers.setdefault(prefix, []).append(number)
+    return "; ".join(f"{prefix}-{', '.join(several)}" for prefix, several in numbers.items())
+
+
+def targets_table() -> str:
+    """A line an implementation: what it provides and where it differs."""
+    lines = ["| target | operations | passes | declared deviations | warnings | verdict |", "|---" * 6 + "|"]
+    for report in reports():
+        by_verdict: dict[str, list[str]] = {}
+        for clause, entry in report["clauses"].items():
+            by_verdict.setdefault(entry["verdict"], []).append(clause)
+        operations = ", ".join(f"`{operation}`" for operation in report["target"]["provides"])
+        deviations, warnings = (shortened(by_verdict.get(verdict, [])) for verdict in ("deviation", "warn"))
+        passed = len(by_verdict.get("pass", []))
+        name, verdict = report["target"]["name"], report["verdict"]
+        lines.append(f"| {name} | {operations} | {passed} | {deviations} | {warnings} | {verdict} |")
+    return "\n".join(lines)
+
+
+def causes_table() -> str:
+    """Each declared deviation once: the clause, its kind and cause, and who has it."""
+    having: dict[tuple[str, str, str], list[str]] = {}
+    for report in reports():
+        for clause, entry in report["clauses"].items():
+            if known := entry["deviation"]:
+                reason = re.sub(r" \([\w/.]+\.py:[\d, -]+\)$", "", known["reason"])
+                having.setdefault((clause, known["kind"], reason), []).append(report["target"]["name"])
+    lines = ["| clause | kind | cause | targets |", "|---" * 4 + "|"]
+    clauses = load_clauses()
+    order = list(clauses)
+    for (clause, kind, reason), names in sorted(having.items(), key=lambda item: order.index(item[0][0])):
+        short = [name.removeprefix("transformers-") for name in names]
+        lines.append(f"| {clause} {clauses[clause].short} | {kind} | {reason} | {', '.join(short)} |")
+    return "\n".join(lines)
+
+
+def chapters_table() -> str:
+    """What there is: clauses, tests and mutants of each chapter."""
+    tests, wrong = covering_tests(), mutants()
+    lines = ["| chapter | clauses | tests | mutants |", "|---" * 4 + "|"]
+    for chapter in load_chapters():
+        if not chapter.clauses:
+            continue
+        ids = {clause.id for clause in chapter.clauses}
+        link = f"[{chapter.title}](reference/detr_reference/spec/{chapter.file})"
+        count = len({(test.file, test.test) for test in tests if test.clause in ids})
+        lines.append(f"| {link} | {len(ids)} | {count} | {sum(mutant.clause in ids for mutant in wrong)} |")
     return "\n".join(lines)
 
 
@@ -102,7 +152,9 @@ def filled(readme: str) -> str:
         "my-kernel": passing(),
         "my-broken-kernel": failing(),
         "reference": fenced(lines_of("reference")),
-        "transformers-table": transformers_table(),
+        "targets": targets_table(),
+        "causes": causes_table(),
+        "chapters": chapters_table(),
         "kill-rates": kill_rates(),
     }
     for name, text in places.items():

@@ -146,4 +146,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "coordinates": ("float32", "half"),
     "reference_points": ("points and boxes", "boxes"),
     "operation_order": ("any", "post-norm", "pre-norm"),
+    "sine_offset": ("any", "0", "-0.5"),
+    "num_fcs": ("any", "2"),
 }

@@ -161,7 +161,7 @@ class Session:
         test: SuiteTest = item.function.suite_test  # type: ignore[attr-defined]
         subject = getattr(item, "funcargs", {}).get("subject")
         parameter: Parameter = item.callspec.params["subject"]  # type: ignore[attr-defined]
-        event = {
+        event: dict[str, Any] = {
             "event": "result",
             "test": Path(item.nodeid).name,
             "clauses": list(test.clauses),

@@ -80,9 +80,8 @@ class LazyCases:
     def __iter__(self) -> Iterator[Case]:
         return (make() for make in self.makers)
 
-    def every(self, step: int, first: int) -> LazyCases:
-        """Each `step`-th case from `first` on."""
-        return LazyCases(self.makers[first::step])
+    def __getitem__(self, some: slice) -> LazyCases:
+        return LazyCases(self.makers[some])
 
 
 def lay_out(tensor: Tensor, layout: str) -> Tensor:

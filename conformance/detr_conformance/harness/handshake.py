@@ -39,7 +39,9 @@ def _check_signature(subject: Subject) -> None:
     try:
         signature.bind(*operation.arguments, **dict.fromkeys(operation.settings))
     except TypeError as error:
-        raise HandshakeError(f"wrong signature {signature}: it must take ({', '.join(operation.arguments + operation.settings)}); {error}") from error
+        raise HandshakeError(
+            f"wrong signature {signature}: it must take ({', '.join(operation.arguments + operation.settings)}); {error}"
+        ) from error
 
 
 def _call(subject: Subject) -> None:

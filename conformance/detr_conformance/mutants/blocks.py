@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_conformance.mutants.positions import SineByHand
 from detr_conformance.mutants.registry import DEFAULT_FEATURES, mutant, twin
 from detr_reference.mlp import MLPConfig
 
@@ -50,8 +51,12 @@ class Layers(nn.Module):
         self.to(next(iter(state_dict.values())))
         self.load_state_dict(state_dict)
 
+    @property
+    def linears(self) -> list[nn.Linear]:
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
     def forward(self, x: Tensor) -> Tensor:
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.linears):
             x = self.between(x) if i else x
             x = self.linear(x, layer)
         return x
@@ -59,8 +64,8 @@ class Layers(nn.Module):
     def between(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
-    def linear(self, x: Tensor, layer: nn.Module) -> Tensor:
-        return F.linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        return F.linear(x, layer.weight, layer.bias)
 
 
 @twin("perceptron-own-backward", operation="mlp", origin="a fused linear layer with its own autograd function")
@@ -69,10 +74,10 @@ class WithOwnBackward(Layers):
 
     function: type[torch.autograd.Function] = OwnLinear
 
-    def linear(self, x: Tensor, layer: nn.Module) -> Tensor:
-        x = x.to(layer.weight.dtype)  # type: ignore[arg-type]
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        x = x.to(layer.weight.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return self.function.apply(x, layer.weight, layer.bias)  # type: ignore[no-any-return]
+            return self.function.apply(x, layer.weight, layer.bias)
 
 
 # -- form -----------------------------------------------------------------------------------------------------
@@ -118,7 +123,7 @@ class AdoptsState(Layers):
     """Makes parameters of the state dict's own tensors."""
 
     def take(self, state_dict: Mapping[str, Tensor]) -> None:
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self.linears):
             layer.weight = nn.Parameter(state_dict[f"layers.{i}.weight"])
             layer.bias = nn.Parameter(state_dict[f"layers.{i}.bias"])
 
@@ -177,9 +182,9 @@ class StaleWeights(Layers):
         if torch.is_grad_enabled():
             return super().forward(x)
         if self.packed is None:
-            self.packed = [layer.weight.detach().clone() for layer in self.layers]  # type: ignore[union-attr, operator]
-        for i, layer in enumerate(self.layers):
-            x = F.linear(F.relu(x) if i else x, self.packed[i], layer.bias)  # type: ignore[arg-type]
+            self.packed = [layer.weight.detach().clone() for layer in self.linears]
+        for i, layer in enumerate(self.linears):
+            x = F.linear(F.relu(x) if i else x, self.packed[i], layer.bias)
         return x
 
 
@@ -187,11 +192,11 @@ class StaleWeights(Layers):
 class RandomOrder(Layers):
     """Adds up the hidden units in another order at each call."""
 
-    def linear(self, x: Tensor, layer: nn.Module) -> Tensor:
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
         generator = torch.Generator()
         generator.seed()
         order = torch.randperm(x.shape[-1], generator=generator)
-        weight: Tensor = layer.weight[:, order]  # type: ignore[index]
+        weight: Tensor = layer.weight[:, order]
         parts = (x[..., order, None] * weight.T).unbind(-2)
         total = parts[0]
         for part in parts[1:]:
@@ -228,7 +233,7 @@ class BiasDetached(Layers):
 
     def forward(self, x: Tensor) -> Tensor:
         output = super().forward(x)
-        bias: Tensor = self.layers[-1].bias  # type: ignore[assignment]
+        bias: Tensor = self.linears[-1].bias
         return output - bias + bias.detach()
 
 
@@ -295,7 +300,7 @@ class OtherPathWithoutGradients(Layers):
 
     def forward(self, x: Tensor) -> Tensor:
         output = super().forward(x)
-        return output if torch.is_grad_enabled() else output - self.layers[-1].bias
+        return output if torch.is_grad_enabled() else output - self.linears[-1].bias
 
 
 @mutant(
@@ -322,8 +327,8 @@ class MixesDtypes(OwnLinear):
 class AutocastMixes(Layers):
     """Multiplies a bfloat16 gradient by float32 weights in its backward."""
 
-    def linear(self, x: Tensor, layer: nn.Module) -> Tensor:
-        return MixesDtypes.apply(x, layer.weight, layer.bias)  # type: ignore[no-any-return]
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        return MixesDtypes.apply(x, layer.weight, layer.bias)
 
 
 @mutant("block-breaks-graph", rejects="BLK-15", operation="mlp", origin="a check of values", features=CAPTURED)
@@ -376,3 +381,22 @@ class Squeezes(Layers):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).squeeze(0)
+
+
+@mutant(
+    "block-sine-by-pointer",
+    rejects="BLK-6",
+    operation="sine_position_embedding",
+    origin="transformers, models/detr/modeling_detr.py: an lru_cache keyed by the mask itself",
+)
+class SineByPointer(SineByHand):
+    """Keeps the embedding of a mask, whatever becomes of the mask."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Any, Tensor] = {}
+
+    def __call__(self, mask: Tensor, **settings: Any) -> Tensor:
+        key = (mask.data_ptr(), mask.shape, *settings.items())
+        if key not in self.kept:
+            self.kept[key] = super().__call__(mask, **settings)
+        return self.kept[key].clone()

@@ -46,9 +46,11 @@ def asks_for_gradients(case: Case) -> bool:
 
 
 def other_numbers(subject: Subject, case: Case) -> Case:
-    """The same shapes, masks and parameters; the floating inputs turned round and scaled."""
+    """The same shapes and parameters; the floating inputs turned round and scaled, the mask of a map turned round."""
     inputs = inputs_of(subject.operation, case)
     changed = {n: t.flip(0) * 0.5 for n, t in inputs.items() if differentiable(n, t)}
+    if "mask" in inputs:
+        changed["mask"] = inputs["mask"].flip(0)
     return case.having(**changed)
 
 

@@ -1,0 +1,241 @@
+"""Mutants of multi-head attention: positions, defaults, identity, dropout (MHA-18 to MHA-23)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from detr_conformance.mutants.attention import Call, HandWrittenAttention, Heads, Inputs, Scores, Tokens
+from detr_conformance.mutants.registry import mutant
+
+
+@mutant("attention-position-on-value", rejects="MHA-18", origin="k = v = memory + pos: MUTANTS of ViT-style attention")
+class PositionOnValue(HandWrittenAttention):
+    """Adds the key's position to the value too."""
+
+    def inputs(self, call: Call) -> Inputs:
+        inputs, position = super().inputs(call), self.key_position(call)
+        return inputs if position is None else inputs._replace(averaged=inputs.averaged + position)
+
+
+@mutant("attention-position-on-identity", rejects="MHA-18", origin="src = src + pos before the layer, as in ViT")
+class PositionOnIdentity(HandWrittenAttention):
+    """Adds the query's position to the identity too."""
+
+    def inputs(self, call: Call) -> Inputs:
+        inputs = super().inputs(call)
+        return inputs if call.query_pos is None else inputs._replace(identity=inputs.identity + call.query_pos)
+
+
+@mutant("query-position-lost", rejects="MHA-18", origin="only keys know where they are")
+class QueryPositionLost(HandWrittenAttention):
+    """Does not add the position to the query."""
+
+    def inputs(self, call: Call) -> Inputs:
+        return super().inputs(call)._replace(asking=call.query)
+
+
+@mutant("position-after-projection", rejects="MHA-18", origin="Conditional DETR's ca_kcontent_proj(memory) + pos")
+class PositionAfterProjection(HandWrittenAttention):
+    """Adds the key's position behind the projection."""
+
+    def inputs(self, call: Call) -> Inputs:
+        self.position = self.key_position(call)
+        return super().inputs(call)._replace(compared=self.key(call))
+
+    def projections(self, inputs: Inputs) -> list[Heads]:
+        q, k, v = super().projections(inputs)
+        return [q, k if self.position is None else k + self.split(self.position), v]
+
+
+@mutant("attention-identity-after-positions", rejects="MHA-19", origin="MUTANTS: identity taken after positions")
+class IdentityAfterPositions(HandWrittenAttention):
+    """Lets the identity default to query + query_pos."""
+
+    def identity(self, call: Call) -> Tokens:
+        added = call.query if call.query_pos is None else call.query + call.query_pos
+        return added if call.identity is None else call.identity
+
+
+@mutant("value-defaults-after-position", rejects="MHA-19", origin="key = key + key_pos, then value = key")
+class ValueDefaultsAfterPosition(HandWrittenAttention):
+    """Lets the value default to key + key_pos."""
+
+    def value(self, call: Call) -> Tokens:
+        position = self.key_position(call)
+        added = self.key(call) if position is None else self.key(call) + position
+        return added if call.value is None else call.value
+
+
+@mutant("key-defaults-to-value", rejects="MHA-19", origin="memory given once, as value")
+class KeyDefaultsToValue(HandWrittenAttention):
+    """Lets the key default to the value, where one is given."""
+
+    def key(self, call: Call) -> Tokens:
+        return call.value if call.key is None and call.value is not None else super().key(call)
+
+
+@mutant("identity-only-if-given", rejects="MHA-19", origin="the addition left to the caller unless asked for")
+class IdentityOnlyIfGiven(HandWrittenAttention):
+    """Adds nothing where no identity is given."""
+
+    def identity(self, call: Call) -> Tokens:
+        return torch.zeros_like(call.query) if call.identity is None else call.identity
+
+
+@mutant("key-position-never-defaults", rejects="MHA-20", origin="key_pos used as given")
+class KeyPositionNeverDefaults(HandWrittenAttention):
+    """Adds no position to a key for which none is given."""
+
+    def key_position(self, call: Call) -> Tokens | None:
+        return call.key_pos
+
+
+@mutant(
+    "key-position-of-self-attention-alone", rejects="MHA-20", origin="the default as one would wish it: if key is query"
+)
+class KeyPositionOfSelfAttentionAlone(HandWrittenAttention):
+    """Lets key_pos default to query_pos only where the key defaults to the query."""
+
+    def key_position(self, call: Call) -> Tokens | None:
+        return call.query_pos if call.key_pos is None and call.key is None else call.key_pos
+
+
+@mutant("query-position-wins", rejects="MHA-20", origin="if query_pos.shape == key.shape: key_pos = query_pos")
+class QueryPositionWins(HandWrittenAttention):
+    """Replaces a given key_pos by query_pos of the same shape."""
+
+    def key_position(self, call: Call) -> Tokens | None:
+        same = call.query_pos is not None and call.query_pos.shape == self.key(call).shape
+        return call.query_pos if same else call.key_pos
+
+
+@mutant("attention-without-identity", rejects="MHA-21", origin="torch's and transformers' modules")
+class WithoutIdentity(HandWrittenAttention):
+    """Returns the attention alone."""
+
+    def result(self, joined: Tokens, identity: Tokens) -> Tokens:
+        return super().result(joined, torch.zeros_like(identity))
+
+
+@mutant("query-added-for-identity", rejects="MHA-21", origin="query + attention, whatever identity is given")
+class QueryForIdentity(HandWrittenAttention):
+    """Adds the query where another identity is given."""
+
+    def identity(self, call: Call) -> Tokens:
+        return call.query
+
+
+@mutant("no-dropout-of-weights", rejects="MHA-22", origin="attn_drop accepted and not handed on")
+class NoDropoutOfWeights(HandWrittenAttention):
+    """Drops no weights."""
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        return weights
+
+
+@mutant(
+    "weights-dropped-in-evaluation",
+    rejects="MHA-22",
+    origin="scaled_dot_product_attention(dropout_p=p): no training flag",
+)
+class WeightsDroppedInEvaluation(HandWrittenAttention):
+    """Drops weights in evaluation too."""
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        return F.dropout(weights, self.config.attn_drop)
+
+
+@mutant("weights-dropped-unscaled", rejects="MHA-22", origin="weights * keep, without 1 / (1 - p)")
+class WeightsDroppedUnscaled(HandWrittenAttention):
+    """Does not divide the weights that are kept."""
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        return super().dropped_weights(weights) * (1 - self.config.attn_drop if self.training else 1)
+
+
+@mutant("scores-dropped", rejects="MHA-22", origin="dropout before the softmax")
+class ScoresDropped(HandWrittenAttention):
+    """Drops scores, which then weigh as a score of zero does."""
+
+    def scores(self, q: Heads, k: Heads) -> Scores:
+        return F.dropout(super().scores(q, k), self.config.attn_drop, self.training)
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        return weights
+
+
+@mutant("normalised-after-dropout", rejects="MHA-22", origin="DropKey, arXiv:2208.02646: dropped keys are masked")
+class NormalisedAfterDropout(HandWrittenAttention):
+    """Normalises what dropout leaves."""
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        weights = super().dropped_weights(weights)
+        return weights / weights.sum(-1, keepdim=True).clamp(min=1e-6) if self.training else weights
+
+
+@mutant(
+    "heads-share-their-dropout", rejects="MHA-22", origin="one random number a pair in a kernel seeded without the head"
+)
+class HeadsShareTheirDropout(HandWrittenAttention):
+    """Drops the same pairs in every head."""
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        return weights * super().dropped_weights(torch.ones_like(weights[:, :1]))
+
+
+@mutant("values-dropped", rejects="MHA-22", origin="dropout(v) in place of dropout(weights)")
+class ValuesDropped(HandWrittenAttention):
+    """Drops keys for all queries at once."""
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        return weights * super().dropped_weights(torch.ones_like(weights[:, :, :1]))
+
+
+@mutant("images-share-their-dropout", rejects="MHA-22", origin="a mask of (M, Q, K) drawn once and broadcast")
+class ImagesShareTheirDropout(HandWrittenAttention):
+    """Drops the same weights in every image."""
+
+    def dropped_weights(self, weights: Scores) -> Scores:
+        return weights * super().dropped_weights(torch.ones_like(weights[:1]))
+
+
+@mutant("no-dropout-of-the-result", rejects="MHA-23", origin="torch's module, which has no second dropout")
+class NoDropoutOfTheResult(HandWrittenAttention):
+    """Returns the projected result whole."""
+
+    def result(self, joined: Tokens, identity: Tokens) -> Tokens:
+        return identity + self.out_proj(joined)
+
+
+@mutant("attention-drops-the-identity", rejects="MHA-23", origin="dropout(identity + output)")
+class DropsTheIdentity(HandWrittenAttention):
+    """Drops elements of the sum."""
+
+    def result(self, joined: Tokens, identity: Tokens) -> Tokens:
+        return F.dropout(identity + self.out_proj(joined), self.config.proj_drop, self.training)
+
+
+@mutant("result-dropped-before-projection", rejects="MHA-23", origin="out_proj(dropout(joined))")
+class ResultDroppedBeforeProjection(HandWrittenAttention):
+    """Drops channels of the joined heads, before out_proj."""
+
+    def result(self, joined: Tokens, identity: Tokens) -> Tokens:
+        return identity + self.out_proj(F.dropout(joined, self.config.proj_drop, self.training))
+
+
+@mutant("whole-queries-dropped", rejects="MHA-23", origin="stochastic depth taken for dropout")
+class WholeQueriesDropped(HandWrittenAttention):
+    """Drops all channels of a query together."""
+
+    def result(self, joined: Tokens, identity: Tokens) -> Tokens:
+        kept = F.dropout(torch.ones_like(joined[..., :1]), self.config.proj_drop, self.training)
+        return identity + kept * self.out_proj(joined)
+
+
+@mutant("one-rate-for-both-dropouts", rejects="MHA-23", origin="nn.Dropout(attn_drop) in both places")
+class OneRateForBothDropouts(HandWrittenAttention):
+    """Drops results at the rate of the weights."""
+
+    def result(self, joined: Tokens, identity: Tokens) -> Tokens:
+        return identity + F.dropout(self.out_proj(joined), self.config.attn_drop, self.training)

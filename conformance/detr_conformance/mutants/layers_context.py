@@ -1,0 +1,373 @@
+"""Mutants of transformer layers: positions, padding, masks, the key (TL-9 to TL-19)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from detr_conformance.mutants.layers import (
+    DECODER,
+    ENCODER,
+    Call,
+    HandWrittenLayer,
+    Mask,
+    Padding,
+    Streams,
+    Tokens,
+)
+from detr_conformance.mutants.registry import mutant
+
+
+def as_many(call: Call) -> bool:
+    """Whether one mask could be taken for the other."""
+    return call.key is not None and call.key.shape[1] == call.query.shape[1]
+
+
+def either(a: Mask | Padding, b: Mask | Padding) -> Tensor | None:
+    """What one of two boolean masks forbids."""
+    return a | b if a is not None and b is not None else b if a is None else a
+
+
+# -- positions ------------------------------------------------------------------------------------------------
+
+
+@mutant("layer-position-in-value", rejects="TL-9", operation=ENCODER, origin="attention(x + pos, x + pos, x + pos)")
+class PositionInValue(HandWrittenLayer):
+    """Adds the position to the value of a self-attention as well."""
+
+    def self_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        placed = self.placed(at.seen, call.query_pos)
+        return self.attention(index, placed, placed, placed, call.attn_mask, call.query_padding)
+
+
+@mutant("layer-position-on-query-only", rejects="TL-9", operation=DECODER, origin="key_pos not given in self-attention")
+class PositionOnQueryOnly(HandWrittenLayer):
+    """Adds the position to the query of a self-attention alone."""
+
+    def self_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        query = self.placed(at.seen, call.query_pos)
+        return self.attention(index, query, at.seen, at.seen, call.attn_mask, call.query_padding)
+
+
+@mutant("layer-position-in-first-attention", rejects="TL-9", operation=ENCODER, origin="query_pos consumed once")
+class PositionInFirstAttention(HandWrittenLayer):
+    """Adds positions in the first attention of the layer alone."""
+
+    def self_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        return super().self_attention(index, at, call if index == 0 else replace(call, query_pos=None))
+
+
+@mutant("layer-no-key-position", rejects="TL-10", operation=DECODER, origin="key_pos accepted and not used")
+class NoKeyPosition(HandWrittenLayer):
+    """Ignores the positions of the keys."""
+
+    def position_of_key(self, call: Call) -> Tokens | None:
+        return None
+
+
+@mutant("layer-key-position-in-value", rejects="TL-10", operation=DECODER, origin="memory = memory + pos, once")
+class KeyPositionInValue(HandWrittenLayer):
+    """Adds the position of the key to the value of a cross-attention as well."""
+
+    def cross_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        assert call.key is not None
+        key = self.placed(call.key, self.position_of_key(call))
+        return super().cross_attention(index, at, replace(call, key=key, key_pos=torch.zeros_like(key)))
+
+
+@mutant("layer-no-query-position-in-cross", rejects="TL-10", operation=DECODER, origin="the first DETR demo decoder")
+class NoQueryPositionInCross(HandWrittenLayer):
+    """Does not add the position to the query of a cross-attention."""
+
+    def cross_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        return super().cross_attention(index, at, replace(call, query_pos=None, key_pos=self.position_of_key(call)))
+
+
+@mutant(
+    "layer-position-in-stream",
+    rejects="TL-11",
+    operation=ENCODER,
+    origin="the input embedding of the original transformer",
+)
+class PositionInStream(HandWrittenLayer):
+    """Adds the position to the stream once, at the beginning."""
+
+    def begun(self, call: Call) -> Call:
+        return replace(call, query=self.placed(call.query, call.query_pos), query_pos=None)
+
+
+@mutant(
+    "layer-position-in-identity", rejects="TL-11", operation=DECODER, origin="identity taken after positions were added"
+)
+class PositionInIdentity(HandWrittenLayer):
+    """Adds what an attention returns to the stream with its position."""
+
+    def sublayer(self, name: str, index: int, at: Streams, call: Call) -> Streams:
+        after = super().sublayer(name, index, at, call)
+        if name == "ffn":
+            return after
+        stream = self.placed(after.stream, call.query_pos)
+        return Streams(stream, stream)
+
+
+@mutant(
+    "layer-position-for-network", rejects="TL-11", operation=ENCODER, origin="positions added to every sublayer's input"
+)
+class PositionForNetwork(HandWrittenLayer):
+    """Shows the feed-forward network tokens with their positions."""
+
+    def sublayer(self, name: str, index: int, at: Streams, call: Call) -> Streams:
+        seen = self.placed(at.seen, call.query_pos) if name == "ffn" else at.seen
+        return super().sublayer(name, index, Streams(at.stream, seen), call)
+
+
+@mutant(
+    "layer-positions-only-together", rejects="TL-12", operation=DECODER, origin="both additions under one condition"
+)
+class PositionsOnlyTogether(HandWrittenLayer):
+    """Adds the position of the keys only if the queries have one too."""
+
+    def position_of_key(self, call: Call) -> Tokens | None:
+        return None if call.query_pos is None else super().position_of_key(call)
+
+
+@mutant(
+    "layer-position-in-place-of-none",
+    rejects="TL-12",
+    operation=DECODER,
+    origin="query_pos cut to the length of the key",
+)
+class PositionInPlaceOfNone(HandWrittenLayer):
+    """Repeats the positions of the queries for keys that were given none."""
+
+    def position_of_key(self, call: Call) -> Tokens | None:
+        if call.key_pos is not None or call.query_pos is None or call.key is None:
+            return call.key_pos
+        keys, queries = call.key.shape[1], call.query_pos.shape[1]
+        return call.query_pos.repeat(1, -(-keys // queries), 1)[:, :keys]
+
+
+@mutant("layer-no-default-key-position", rejects="TL-13", operation=DECODER, origin="DETR and transformers")
+class NoDefaultKeyPosition(HandWrittenLayer):
+    """Adds nothing to keys that were given no position, however many they are."""
+
+    def position_of_key(self, call: Call) -> Tokens | None:
+        return call.key_pos
+
+
+# -- padding --------------------------------------------------------------------------------------------------
+
+
+@mutant(
+    "layer-query-padding-ignored", rejects="TL-14", operation=ENCODER, origin="query_key_padding_mask never passed on"
+)
+class QueryPaddingIgnored(HandWrittenLayer):
+    """Attends to padded tokens of the stream."""
+
+    def begun(self, call: Call) -> Call:
+        return replace(call, query_padding=None)
+
+
+@mutant(
+    "layer-query-padding-in-cross", rejects="TL-14", operation=DECODER, origin="one mask argument for both attentions"
+)
+class QueryPaddingInCross(HandWrittenLayer):
+    """Applies the padding of the stream in cross-attention too, where it fits."""
+
+    def begun(self, call: Call) -> Call:
+        self.fits = as_many(call)
+        return call
+
+    def cross_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        padding = either(call.key_padding, call.query_padding) if self.fits else call.key_padding
+        return super().cross_attention(index, at, replace(call, key_padding=padding))
+
+
+@mutant(
+    "layer-padding-by-zeroing",
+    rejects="TL-14",
+    operation=ENCODER,
+    origin="masked_fill of the value, as in deformable attention",
+)
+class PaddingByZeroing(HandWrittenLayer):
+    """Attends to padded tokens as if they were zero, instead of not at all."""
+
+    def attention(self, index: int, query: Tokens, key: Tokens, value: Tokens, mask: Mask, padding: Padding) -> Tokens:
+        if padding is not None:
+            key, value = (tokens.masked_fill(padding[..., None], 0) for tokens in (key, value))
+        return super().attention(index, query, key, value, mask, None)
+
+
+@mutant("layer-padded-rows-zeroed", rejects="TL-15", operation=ENCODER, origin="the nested tensors of torch's encoder")
+class PaddedRowsZeroed(HandWrittenLayer):
+    """Returns zeros for padded tokens."""
+
+    def ended(self, stream: Tokens, call: Call) -> Tokens:
+        return stream if call.query_padding is None else stream.masked_fill(call.query_padding[..., None], 0)
+
+
+@mutant(
+    "layer-padded-rows-untouched", rejects="TL-15", operation=DECODER, origin="sublayers run on packed valid tokens"
+)
+class PaddedRowsUntouched(HandWrittenLayer):
+    """Returns padded tokens as they came."""
+
+    def ended(self, stream: Tokens, call: Call) -> Tokens:
+        if call.query_padding is None:
+            return stream
+        return torch.where(call.query_padding[..., None], call.query, stream)
+
+
+@mutant(
+    "layer-key-padding-ignored", rejects="TL-16", operation=DECODER, origin="detrex's DAB, DN and Conditional decoders"
+)
+class KeyPaddingIgnored(HandWrittenLayer):
+    """Attends to padded keys."""
+
+    def begun(self, call: Call) -> Call:
+        return replace(call, key_padding=None)
+
+
+@mutant(
+    "layer-padding-masks-swapped", rejects="TL-16", operation=DECODER, origin="positional arguments in the wrong order"
+)
+class PaddingMasksSwapped(HandWrittenLayer):
+    """Takes each padding mask for the other, where they fit."""
+
+    def begun(self, call: Call) -> Call:
+        if not as_many(call):
+            return call
+        return replace(call, query_padding=call.key_padding, key_padding=call.query_padding)
+
+
+@mutant("layer-key-padding-in-self", rejects="TL-16", operation=DECODER, origin="one mask argument for both attentions")
+class KeyPaddingInSelf(HandWrittenLayer):
+    """Applies the padding of the key in self-attention too, where it fits."""
+
+    def begun(self, call: Call) -> Call:
+        self.fits = as_many(call)
+        return call
+
+    def self_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        padding = either(call.query_padding, call.key_padding) if self.fits else call.query_padding
+        return super().self_attention(index, at, replace(call, query_padding=padding))
+
+
+@mutant("layer-key-padding-of-first-image", rejects="TL-16", operation=DECODER, origin="mask built from image 0")
+class KeyPaddingOfFirstImage(HandWrittenLayer):
+    """Applies the padding of the first image to all."""
+
+    def begun(self, call: Call) -> Call:
+        padding = call.key_padding
+        return call if padding is None else replace(call, key_padding=padding[:1].expand_as(padding))
+
+
+# -- masks ----------------------------------------------------------------------------------------------------
+
+
+@mutant("layer-mask-ignored", rejects="TL-17", operation=DECODER, origin="tgt_mask never passed on")
+class MaskIgnored(HandWrittenLayer):
+    """Ignores attn_mask."""
+
+    def begun(self, call: Call) -> Call:
+        return replace(call, attn_mask=None)
+
+
+@mutant(
+    "layer-mask-in-first-attention",
+    rejects="TL-17",
+    operation=ENCODER,
+    origin="detrex's attn_masks, a list with one entry",
+)
+class MaskInFirstAttention(HandWrittenLayer):
+    """Applies attn_mask in the first attention of the layer alone."""
+
+    def self_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        return super().self_attention(index, at, call if index == 0 else replace(call, attn_mask=None))
+
+
+@mutant(
+    "layer-mask-in-cross",
+    rejects="TL-17",
+    operation=DECODER,
+    origin="detrex's default: one mask copied for each attention",
+)
+class MaskInCross(HandWrittenLayer):
+    """Applies attn_mask in cross-attention too, where it fits."""
+
+    def cross_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        mask = either(call.cross_attn_mask, call.attn_mask) if as_many(call) else call.cross_attn_mask
+        return super().cross_attention(index, at, replace(call, cross_attn_mask=mask))
+
+
+@mutant("layer-cross-mask-ignored", rejects="TL-18", operation=DECODER, origin="memory_mask never passed on")
+class CrossMaskIgnored(HandWrittenLayer):
+    """Ignores cross_attn_mask."""
+
+    def begun(self, call: Call) -> Call:
+        return replace(call, cross_attn_mask=None)
+
+
+@mutant(
+    "layer-cross-mask-in-self", rejects="TL-18", operation=DECODER, origin="one mask for all attentions of the layer"
+)
+class CrossMaskInSelf(HandWrittenLayer):
+    """Applies cross_attn_mask in self-attention too, where it fits."""
+
+    def self_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        mask = either(call.attn_mask, call.cross_attn_mask) if as_many(call) else call.attn_mask
+        return super().self_attention(index, at, replace(call, attn_mask=mask))
+
+
+@mutant("layer-cross-mask-once", rejects="TL-18", operation=DECODER, origin="a list of masks that ends too early")
+class CrossMaskOnce(HandWrittenLayer):
+    """Applies cross_attn_mask in the first cross-attention alone."""
+
+    def begun(self, call: Call) -> Call:
+        self.mask = call.cross_attn_mask
+        return call
+
+    def cross_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        mask, self.mask = self.mask, None
+        return super().cross_attention(index, at, replace(call, cross_attn_mask=mask))
+
+
+# -- the key --------------------------------------------------------------------------------------------------
+
+
+@mutant("layer-key-normalised", rejects="TL-19", operation=DECODER, origin="norm_kv of a pre-norm cross-attention")
+class KeyNormalised(HandWrittenLayer):
+    """Normalises the key of a pre-norm cross-attention like the query."""
+
+    def normalised(self, index: int, at: Streams) -> Streams:
+        self.last = index
+        return super().normalised(index, at)
+
+    def cross_attention(self, index: int, at: Streams, call: Call) -> Tokens:
+        assert call.key is not None
+        key = self.norm(self.last, call.key) if self.is_pre_norm() else call.key
+        return super().cross_attention(index, at, replace(call, key=key))
+
+
+@mutant(
+    "layer-key-through-network", rejects="TL-19", operation=DECODER, origin="two-way attention, as in SAM's decoder"
+)
+class KeyThroughNetwork(HandWrittenLayer):
+    """Adds the feed-forward network to the key as well, for the next cross-attention."""
+
+    def sublayer(self, name: str, index: int, at: Streams, call: Call) -> Streams:
+        if name == "ffn" and call.key is not None:
+            call.key = call.key + self.network(index, call.key)
+        return super().sublayer(name, index, at, call)
+
+
+@mutant("layer-value-normalised", rejects="TL-19", operation=DECODER, origin="a norm on the memory, but not on its key")
+class ValueNormalised(HandWrittenLayer):
+    """Normalises the value of every cross-attention."""
+
+    def attention(self, index: int, query: Tokens, key: Tokens, value: Tokens, mask: Mask, padding: Padding) -> Tokens:
+        if key.shape[1] != query.shape[1]:
+            value = torch.nn.functional.layer_norm(value, value.shape[-1:])
+        return super().attention(index, query, key, value, mask, padding)

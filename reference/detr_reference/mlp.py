@@ -1,0 +1,79 @@
+"""The multi-layer perceptron of DETR's heads: linear layers with a ReLU between them.
+
+Source: DETR, arXiv:2005.12872, section 3.2 (prediction feed-forward networks); read with facebookresearch/detr,
+models/detr.py (MLP), and detrex, layers/mlp.py (MLP). Clauses: spec chapter 06.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Sizes of the perceptron.
+
+    Args:
+        input_dim: channels of the input.
+        hidden_dim: channels between linear layers.
+        output_dim: channels of the output.
+        num_layers: the number of linear layers; with one there is no hidden layer, and hidden_dim is not used.
+
+    Raises:
+        ValueError: a size is below 1.
+    """
+
+    input_dim: int
+    hidden_dim: int
+    output_dim: int
+    num_layers: int
+
+    def __post_init__(self) -> None:
+        for name in ("input_dim", "hidden_dim", "output_dim", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class MLP(nn.Module):
+    """out = W_n h_{n-1} + b_n, h_i = relu(W_i h_{i-1} + b_i), h_0 = x
+
+    Parameters: layers.{i}, nn.Linear: input_dim -> hidden_dim -> ... -> hidden_dim -> output_dim.
+    """
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.input_dim, *[config.hidden_dim] * (config.num_layers - 1), config.output_dim]
+        self.layers = nn.ModuleList(nn.Linear(wide, narrow) for wide, narrow in pairwise(widths))
+
+    def forward(self, x: Float[Tensor, "*leading input"]) -> Float[Tensor, "*leading output"]:
+        """The perceptron at each token; x may have any leading axes.
+
+        Raises:
+            ValueError: the last axis of x is not input_dim.
+        """
+        if x.shape[-1:] != (self.config.input_dim,):
+            raise ValueError(f"x must be (..., {self.config.input_dim}), got {tuple(x.shape)}")
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = layer(x).relu()
+        return last(x)
+
+
+def build(config: MLPConfig, state_dict: Mapping[str, Tensor] | None = None) -> MLP:
+    """The module with copies of these parameters, on their device and in their dtype; None means initialise.
+
+    Raises:
+        RuntimeError: a parameter is missing, unknown, or of the wrong shape.
+    """
+    module = MLP(config)
+    if state_dict is not None:
+        module.to(next(iter(state_dict.values()), torch.empty(0)))
+        module.load_state_dict(state_dict)
+    return module
