@@ -48,7 +48,10 @@ def sampling() -> Figure:
     """One sample inside a map and one at its border: which cells count, and how much."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 4))
     for axes, (x, y), title in zip(
-        panels, ((2.85, 1.3), (0.2, 2.6)), ("inside: four corners", "at the border: what is outside is zero"), strict=True
+        panels,
+        ((2.85, 1.3), (0.2, 2.6)),
+        ("inside: four corners", "at the border: what is outside is zero"),
+        strict=True,
     ):
         height, width = 4, 5
         grid(axes, height, width)
@@ -264,7 +267,9 @@ def patches() -> Figure:
     axes.imshow(image[0, 0], cmap="Pastel1")
     for token, seen in enumerate(tokens):
         i, j = divmod(seen, columns)
-        axes.text(j * patch + patch / 2, i * patch + patch / 2, f"token {token + 1}", ha="center", va="center", fontsize=8)
+        axes.text(
+            j * patch + patch / 2, i * patch + patch / 2, f"token {token + 1}", ha="center", va="center", fontsize=8
+        )
     axes.set(xticks=range(0, size[1] + 1, patch), yticks=range(0, size[0] + 1, patch))
     axes.set_title("patches by rows; token 0 is the class token", fontsize=9)
     return figure

@@ -76,7 +76,7 @@ def test_zeros_the_mean_and_the_first_input_fail_everywhere(operation: str, dtyp
 
 @pytest.mark.parametrize("operation", BLOCKS)
 def test_half_a_gradient_fails(operation: str) -> None:
-    """Each gradient is compared with its own: half of it fails, unless it is zero but for rounding (that of a key's bias)."""
+    """Half of any gradient fails, unless it is zero but for rounding (as that of a key's bias)."""
     subject = subject_of(operation, "float32")
     for case in representative(subject):
         right = expectations(subject, case)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.metadata import entry_points
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -25,7 +28,7 @@ def written(path: Path, **changes: str | None) -> Path:
 
 
 def only(path: Path) -> Deviation:
-    (entry,) = load_deviations(path)
+    (entry,) = load_deviations(path, "my-kernel")
     return entry
 
 
@@ -34,6 +37,22 @@ def test_an_entry_is_read(tmp_path: Path) -> None:
     assert (entry.clause, entry.kind, entry.reason) == ("AB-1", "bug", "rounds")
     assert entry.operations == ("ms_deform_attn",)
     assert entry.dtypes == ("float16",)
+
+
+def test_an_entry_may_be_about_some_targets(tmp_path: Path) -> None:
+    path = written(tmp_path / "d.toml", targets='["my-kernel", "its-twin"]')
+    assert only(path).targets == ("my-kernel", "its-twin")
+    assert load_deviations(path, "another") == []
+
+
+def test_shipped_files_speak_of_targets_that_exist() -> None:
+    folder = Path(str(files("detr_conformance") / "deviations"))
+    known = {point.name for point in entry_points(group="detr_spec.targets")}
+    for path in folder.glob("*.toml"):
+        named = {name for entry in tomllib.loads(path.read_text())["deviation"] for name in entry["targets"]}
+        assert named <= known, path.name
+        for name in named:
+            assert load_deviations(path, name)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +69,7 @@ def test_an_entry_is_read(tmp_path: Path) -> None:
 )
 def test_an_ill_formed_entry_is_an_error(tmp_path: Path, changes: dict[str, str | None], said: str) -> None:
     with pytest.raises(DeviationError, match=said) as caught:
-        load_deviations(written(tmp_path / "d.toml", **changes))
+        load_deviations(written(tmp_path / "d.toml", **changes), "my-kernel")
     assert "d.toml, entry 1" in str(caught.value)
 
 
@@ -62,12 +81,12 @@ def test_another_document_is_an_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "d.toml"
     path.write_text(text)
     with pytest.raises(DeviationError, match=r"d\.toml"):
-        load_deviations(path)
+        load_deviations(path, "my-kernel")
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DeviationError, match="No such file"):
-        load_deviations(tmp_path / "none.toml")
+        load_deviations(tmp_path / "none.toml", "my-kernel")
 
 
 @pytest.mark.parametrize(

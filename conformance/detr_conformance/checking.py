@@ -98,7 +98,7 @@ def _follow(target: str, selection: Selection, events: list[Event], deviations: 
                 events.append(event)
                 progress.show(event)
                 if event["event"] == "start" and (file := event.get("target_info", {}).get("deviations")):
-                    deviations.extend(load_deviations(file))
+                    deviations.extend(load_deviations(file, event["target"]["name"]))
     except KeyboardInterrupt:
         running = [event["test"] for event in events if event["event"] == "running"]
         click.echo("interrupted" + (f" in {running[-1]}" if running else ""), err=True)

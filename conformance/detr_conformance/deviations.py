@@ -8,6 +8,7 @@ link = "https://github.com/pytorch/pytorch/issues/24823"
 versions = ">=5.0,<6"         # of the target; "" for a target without versions
 operations = ["ms_deform_attn"]   # optional: only there
 dtypes = ["float16"]              # optional: only then
+targets = ["my-kernel"]           # optional, where several targets share the file: only these
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from detr_conformance.target import DTYPES
 KINDS = ("bug", "by-design")
 REQUIRED = ("clause", "kind", "reason", "link", "versions")
 NARROWING = {"operations": tuple(OPERATIONS), "dtypes": DTYPES}
+OPTIONAL = (*NARROWING, "targets")
 
 
 class DeviationError(Exception):
@@ -35,7 +37,7 @@ class DeviationError(Exception):
 
 @dataclass(frozen=True)
 class Deviation:
-    """One entry. Empty `operations` or `dtypes` stand for all of them."""
+    """One entry. Empty `operations`, `dtypes` or `targets` stand for all of them."""
 
     clause: str
     kind: str
@@ -44,6 +46,7 @@ class Deviation:
     versions: SpecifierSet
     operations: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     def covers(self, result: Mapping[str, Any]) -> bool:
         """Whether the entry speaks of this result of a test of its clause."""
@@ -72,8 +75,8 @@ class Deviation:
         )
 
 
-def load_deviations(path: str | Path) -> list[Deviation]:
-    """Read a deviation file.
+def load_deviations(path: str | Path, target: str) -> list[Deviation]:
+    """Read a deviation file: its entries for this target.
 
     Raises:
         DeviationError: no such file, not TOML, or an entry with a missing, unknown or ill-formed key.
@@ -88,15 +91,16 @@ def load_deviations(path: str | Path) -> list[Deviation]:
     if document or not isinstance(entries, list):
         stray = ", ".join(map(repr, document)) or "'deviation' as a single table"
         raise DeviationError(f"{path}: write entries as [[deviation]] tables; found {stray}")
-    return [_entry(f"{path}, entry {number}", entry) for number, entry in enumerate(entries, start=1)]
+    declared = [_entry(f"{path}, entry {number}", entry) for number, entry in enumerate(entries, start=1)]
+    return [entry for entry in declared if not entry.targets or target in entry.targets]
 
 
 def _entry(where: str, entry: Any) -> Deviation:
     if not isinstance(entry, dict):
         raise DeviationError(f"{where}: write entries as [[deviation]] tables")
     for key in entry:
-        if key not in (*REQUIRED, *NARROWING):
-            raise DeviationError(f"{where}: unknown key {key!r}; known: {', '.join((*REQUIRED, *NARROWING))}")
+        if key not in (*REQUIRED, *OPTIONAL):
+            raise DeviationError(f"{where}: unknown key {key!r}; known: {', '.join((*REQUIRED, *OPTIONAL))}")
     for key in REQUIRED:
         if not isinstance(entry.get(key), str):
             raise DeviationError(f"{where}: the key {key!r} is missing or not a string")
@@ -117,14 +121,20 @@ def _entry(where: str, entry: Any) -> Deviation:
         reason=entry["reason"],
         link=entry["link"],
         versions=versions,
+        targets=_strings(where, "targets", entry.get("targets", [])),
         **narrowed,
     )
 
 
 def _names(where: str, key: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
-    if not isinstance(given, list) or any(not isinstance(name, str) for name in given):
-        raise DeviationError(f"{where}: {key} must be a list of strings")
-    for name in given:
+    names = _strings(where, key, given)
+    for name in names:
         if name not in known:
             raise DeviationError(f"{where}: unknown name {name!r} in {key}; known: {', '.join(known)}")
+    return names
+
+
+def _strings(where: str, key: str, given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or any(not isinstance(name, str) for name in given):
+        raise DeviationError(f"{where}: {key} must be a list of strings")
     return tuple(given)

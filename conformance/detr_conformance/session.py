@@ -258,7 +258,7 @@ class Session:
     def write_report(self, events: Sequence[dict[str, Any]], path: Path) -> None:
         """The JSON report of a run inside somebody's own pytest session."""
         try:
-            known = load_deviations(self.target.deviations) if self.target.deviations else []
+            known = load_deviations(self.target.deviations, self.target.name) if self.target.deviations else []
         except DeviationError as error:
             known, events = [], [*events, {"event": "error", "message": str(error)}]
         report = build_report(events, load_clauses(), known, target=self.name, selection=self.selection)

@@ -91,15 +91,15 @@ def linear_names(case: Case, part: str = "weight") -> list[str]:
 
 def representative_feed_forward(subject: Subject) -> list[Case]:
     return [
-        network_case(subject, note="ReLU"),
+        network_case(subject, note="ReLU", smooth=True),
         network_case(subject, note="GELU", activation="gelu", num_fcs=layer_numbers(subject, 2, 3)[-1], leading=(3, 4)),
     ]
 
 
 def representative_mlp(subject: Subject) -> list[Case]:
     return [
-        network_case(subject, note="three layers"),
-        network_case(subject, note="two layers", num_layers=2, leading=(3, 2, 4)),
+        network_case(subject, note="three layers", smooth=True),
+        network_case(subject, note="two layers", num_layers=2, leading=(3, 2, 4), smooth=True),
     ]
 
 

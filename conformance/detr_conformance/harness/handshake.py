@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+
 from detr_conformance.harness.block import forward
 from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.msda_cases import Structure, case_at, everywhere
@@ -39,9 +40,8 @@ def _check_signature(subject: Subject) -> None:
     try:
         signature.bind(*operation.arguments, **dict.fromkeys(operation.settings))
     except TypeError as error:
-        raise HandshakeError(
-            f"wrong signature {signature}: it must take ({', '.join(operation.arguments + operation.settings)}); {error}"
-        ) from error
+        wanted = ", ".join(operation.arguments + operation.settings)
+        raise HandshakeError(f"wrong signature {signature}: it must take ({wanted}); {error}") from error
 
 
 def _call(subject: Subject) -> None:

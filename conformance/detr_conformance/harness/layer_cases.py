@@ -139,7 +139,7 @@ def _representative(subject: Subject) -> Iterator[Case]:
     given = {"positions": True, "padding": True, "masks": True}
     for order in representative_orders(subject):
         yield layer_case(subject, order, note="everything given", activation="gelu", **given)
-    yield layer_case(subject, standard(subject), note="only what must be given", batch=3)
+    yield layer_case(subject, standard(subject), note="only what must be given", activation="gelu", batch=3)
 
 
 def representative_orders(subject: Subject) -> list[Order]:

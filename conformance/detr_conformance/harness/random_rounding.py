@@ -8,6 +8,7 @@ much (stochastic arithmetic; Vignes, Math. Comput. Simul. 35, 1993; Parker, UCLA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +22,11 @@ from detr_conformance.harness.mismatch import require
 # Exact by nature: a perturbed floor would be another cell.
 EXACT = ("floor", "ceil", "round", "trunc", "where", "masked_fill", "zeros", "ones", "full", "copy", "clone", "detach")
 
-# Sums of products round each of their terms, and another order of summation rounds them otherwise, though the result may
-# be far smaller than they are: here the terms get an error too.
-SUMS = ("mm", "bmm", "addmm", "baddbmm", "convolution", "sum", "mean", "_softmax", "native_layer_norm", "_embedding_bag")
+# Sums round each of their terms and partial sums, and another order of summation rounds them otherwise, though the
+# result may be far smaller than they are: here the terms get an error too.
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm")
+SUMS = (*PRODUCTS, "convolution", "sum", "mean", "_softmax", "native_layer_norm", "_embedding_bag")
+FEW_TERMS = 16
 
 
 class RandomRounding(TorchDispatchMode):
@@ -43,18 +46,31 @@ class RandomRounding(TorchDispatchMode):
     ) -> Any:
         name = func._schema.name.removeprefix("aten::")
         if name.startswith(SUMS):
-            args = tree_map(self._rounded, args)
+            growth = _growth(name, args)
+            args = tree_map(lambda argument: self._rounded(argument, growth), args)
         result = func(*args, **(kwargs or {}))
         if func.is_view or name.startswith(EXACT) or any(r.alias_info is not None for r in func._schema.returns):
             return result
         return tree_map(self._rounded, result)
 
-    def _rounded(self, result: Any) -> Any:
+    def _rounded(self, result: Any, times: float = 1.0) -> Any:
         if not isinstance(result, Tensor) or not result.is_floating_point() or result.numel() == 0:
             return result
-        unit = max(torch.finfo(dtype).eps for dtype in (result.dtype, self.coarsest or result.dtype)) / 2
+        unit = times * max(torch.finfo(dtype).eps for dtype in (result.dtype, self.coarsest or result.dtype)) / 2
         factor = torch.empty(result.shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
         return (result.double() * factor).to(result.dtype)
+
+
+def _growth(name: str, args: tuple[Any, ...]) -> float:
+    """How much more than a term's own rounding a sequential sum may add to it: partial sums grow as the root of n."""
+    tensors = [argument for argument in args if isinstance(argument, Tensor)]
+    if name in PRODUCTS:
+        terms = tensors[-1].shape[-2]
+    elif name == "convolution":
+        terms = tensors[1][0].numel()
+    else:
+        return 1.0
+    return max(1.0, math.sqrt(terms / FEW_TERMS))
 
 
 def spread(

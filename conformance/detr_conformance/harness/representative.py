@@ -1,4 +1,4 @@
-"""A few small but complete cases of each operation: the first one shakes hands, all of them serve the general clauses."""
+"""A few small but complete cases of each operation: the first one shakes hands, all serve the general clauses."""
 
 from __future__ import annotations
 

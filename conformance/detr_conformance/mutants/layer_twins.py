@@ -50,14 +50,16 @@ class DecoderLayerOfTorch(TorchAttention):
     """Calls torch's attention."""
 
 
-@twin("layer-norm-written-out", operation=ENCODER, origin="Triton layer norms: moments in float32")
+@twin(
+    "layer-norm-written-out", operation=ENCODER, origin="Triton layer norms, which keep their moments in a wider dtype"
+)
 class NormWrittenOut(HandWrittenLayer):
-    """Writes the norm with E[x^2] - E[x]^2, in float64."""
+    """Writes the norm out, in float64."""
 
     def norm(self, index: int, x: Tokens) -> Tokens:
         wide, (weight, bias) = x.double(), self.weight_and_bias(index)
         mean = wide.mean(-1, keepdim=True)
-        variance = wide.square().mean(-1, keepdim=True) - mean.square()
+        variance = (wide - mean).square().mean(-1, keepdim=True)
         return ((wide - mean) / (variance + self.epsilon()).sqrt() * weight + bias).to(x.dtype)
 
 

@@ -1,14 +1,15 @@
-"""The reference under torch.compile: the sampling core by inductor, where there is a C++ compiler, blocks by AOT autograd.
+"""The reference under torch.compile: the sampling core by inductor, the other blocks by AOT autograd.
 
-The core. Few shapes: torch would compile anew for every axis of size 0 or 1 and every kind of strides, and hundreds of small
-calls would take hours. So arguments are made contiguous and axes shorter than two are padded to two, with samples that
-lie outside; what was added is cut off the output. What remains is one graph, symbolic in every size, for each set of
-arguments that ask for gradients and each grad mode. The module is the reference's around this core.
+The core, where there is a C++ compiler. Few shapes: torch would compile anew for every axis of size 0 or 1 and every
+kind of strides, and hundreds of small calls would take hours. So arguments are made contiguous and axes shorter than
+two are padded to two, with samples that lie outside; what was added is cut off the output. What remains is one graph,
+symbolic in every size, for each set of arguments that ask for gradients and each grad mode. The module is the
+reference's around this core. A call that would exceed `GRAPHS`, or that reaches no compiled code, raises instead of
+running eagerly.
 
-A call that would exceed `GRAPHS`, or that reaches no compiled code, raises instead of running eagerly.
-
-The other blocks. Each module and each function is captured whole and run by the backend `aot_eager`: forward and backward are
-torch's traced graphs, but no code is generated for them, which at a compilation for every case would take hours.
+The other blocks. Each module and each function is captured whole and run by the backend `aot_eager`: forward and
+backward are torch's traced graphs, but no code is generated for them, which at a compilation for every case would take
+hours.
 """
 
 from __future__ import annotations

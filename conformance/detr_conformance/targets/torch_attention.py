@@ -11,8 +11,12 @@ split into heads, and one additive mask in place of its own boolean one, which i
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from detr_conformance.target import DTYPES, Target
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,9 +44,18 @@ def function(config: MultiheadAttentionConfig, state_dict: Mapping[str, Tensor] 
     return loaded(TorchFunction(config), state_dict)
 
 
-# target name -> factory of `multihead_attention`
-TARGETS: dict[str, Factory] = {
-    "torch-MultiheadAttention": module(need_weights=True),
-    "torch-MultiheadAttention-no-weights": module(need_weights=False),
-    "torch-scaled_dot_product_attention": function,
-}
+def _target(name: str, factory: Factory) -> Target:
+    return Target(
+        name=name,
+        provides={"multihead_attention": factory},
+        devices=("cpu",),
+        dtypes=DTYPES,
+        features=("backward", "deterministic", "autocast"),
+        deviations=Path(__file__).parents[1] / "deviations" / "torch.toml",
+        version=importlib.metadata.version("torch"),
+    )
+
+
+with_weights = _target("torch-MultiheadAttention", module(need_weights=True))
+without_weights = _target("torch-MultiheadAttention-no-weights", module(need_weights=False))
+scaled_dot_product_attention = _target("torch-scaled_dot_product_attention", function)

@@ -1,121 +1,82 @@
-"""The deformable attention of Hugging Face transformers: one target for each model family that ships one.
+"""Hugging Face transformers: one target for each model family. Read in transformers 5.23.
 
-Read in transformers 5.23. Fifteen families hold copies of three cores and a few modules; what stands in one row is the
-same text but for the family's name in it.
-
-| group | families | core | what is particular in the module |
-|---|---|---|---|
-| deformable_detr | deformable_detr, lw_detr, rf_detr, rt_detr, pp_doclayout_v2, _v3, _v4 | A | |
-| | omdet_turbo | A | the same, but its model never initialises it |
-| | grounding_dino, mm_grounding_dino | A | sums H * W from the tensor instead of the list |
-| mask2former | mask2former | B | True is padding; made from sizes; takes the shapes as a list alone |
-| | oneformer | B | the same, but takes the shapes as a tensor too |
-| rt_detr_v2 | rt_detr_v2 | C | level and point are one axis |
-| d_fine | d_fine, deimv2 | C | as rt_detr_v2; no value_proj, output_proj or positions |
-
-A and B are the same statements, once as a module's forward and once as a function. C is a third text, which takes level
-and point as one axis. Its method "default" is the operation of the spec; its method "discrete" reads the nearest cell,
-clamped to the border, and is no target here.
-
-The modules of rt_detr_v2, d_fine and deimv2 are adapted but not provided, since an ordinary call fails. With (x, y)
-reference points they always raise: the references have an axis of levels, the offsets have none (rt_detr_v2 line 209;
-d_fine line 290, which also takes S for Q). Their own decoders only ever pass boxes. With a mask d_fine and deimv2 raise
-as well: it is applied after the heads are split, where it lacks an axis (d_fine line 275).
-
-What the adapters add is said in `transformers_adapters`. Only the CPU is claimed: on a GPU the same code adds up the
-gradient of the value by atomic additions and reads nothing at NaN locations, so that other deviations hold there.
+What a family provides, and what its adapters add, is said for each kind of block in a file of its own:
+`transformers_deformable`, `_attention`, `_layers`, `_positions` and `_vit`. All known deviations stand in
+deviations/transformers.toml. Only the CPU is claimed.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from detr_conformance.target import DTYPES, Target, TargetError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-    from torch import Tensor, nn
-
-    from detr_reference.deformable_attention_module import MSDeformAttnConfig
+from detr_conformance.targets import (
+    transformers_attention,
+    transformers_deformable,
+    transformers_layers,
+    transformers_positions,
+    transformers_vit,
+)
 
 if importlib.util.find_spec("transformers") is None:
     raise TargetError('transformers is not installed; pip install "detr-spec[transformers]"')
 
-DEVIATIONS = Path(__file__).parents[1] / "deviations"
-BOXES_ONLY = ("rt_detr_v2", "d_fine")
+KINDS = (
+    transformers_deformable,
+    transformers_attention,
+    transformers_layers,
+    transformers_positions,
+    transformers_vit,
+)
 
 
-@dataclass(frozen=True)
-class Family:
-    """Where a model family keeps its deformable attention.
-
-    Attributes:
-        name: its folder under transformers.models.
-        prefix: how its class names begin.
-        group: the row of the table above, by which the adapter chooses.
-    """
-
-    name: str
-    prefix: str
-    group: str
-
-
-def _target(name: str, prefix: str, group: str, deviations: str | None = None) -> Target:
-    family = Family(name, prefix, group)
-    variants = {"coordinates": "half"} | ({"reference_points": "boxes"} if group in BOXES_ONLY else {})
+def _target(family: str) -> Target:
+    provides: dict[str, Callable[..., Any]] = {}
+    variants: dict[str, str] = {}
+    for kind in KINDS:
+        if family in kind.FAMILIES:
+            provides |= kind.provides(family)
+            variants |= kind.variants(family)
     return Target(
-        name=f"transformers-{name}",
-        provides={"ms_deform_attn": _core(family), "ms_deform_attn_module": _factory(family)},
+        name=f"transformers-{family}",
+        provides=provides,
         devices=("cpu",),
         dtypes=DTYPES,
         features=("backward", "deterministic", "autocast"),
         variants=variants,
-        deviations=DEVIATIONS / f"transformers-{deviations or group}.toml",
+        deviations=Path(__file__).parents[1] / "deviations" / "transformers.toml",
         version=importlib.metadata.version("transformers"),
     )
 
 
-def _core(family: Family) -> Callable[..., Tensor]:
-    def ms_deform_attn(
-        value: Float[Tensor, "batch cell head channel"],
-        spatial_shapes: Int[Tensor, "level 2"],
-        level_start_index: Int[Tensor, " level"],
-        sampling_locations: Float[Tensor, "batch query head level point 2"],
-        attention_weights: Float[Tensor, "batch query head level point"],
-    ) -> Float[Tensor, "batch query head*channel"]:
-        from detr_conformance.targets.transformers_adapters import sample
-
-        return sample(family, value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-
-    return ms_deform_attn
-
-
-def _factory(family: Family) -> Callable[..., nn.Module]:
-    def ms_deform_attn_module(config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers_adapters import build
-
-        return build(family, config, state_dict)
-
-    return ms_deform_attn_module
-
-
-deformable_detr = _target("deformable_detr", "DeformableDetr", "deformable_detr")
-lw_detr = _target("lw_detr", "LwDetr", "deformable_detr")
-rf_detr = _target("rf_detr", "RfDetr", "deformable_detr")
-rt_detr = _target("rt_detr", "RTDetr", "deformable_detr")
-pp_doclayout_v2 = _target("pp_doclayout_v2", "PPDocLayoutV2", "deformable_detr")
-pp_doclayout_v3 = _target("pp_doclayout_v3", "PPDocLayoutV3", "deformable_detr")
-pp_doclayout_v4 = _target("pp_doclayout_v4", "PPDocLayoutV4", "deformable_detr")
-omdet_turbo = _target("omdet_turbo", "OmDetTurbo", "deformable_detr", deviations="omdet_turbo")
-grounding_dino = _target("grounding_dino", "GroundingDino", "deformable_detr")
-mm_grounding_dino = _target("mm_grounding_dino", "MMGroundingDino", "deformable_detr")
-mask2former = _target("mask2former", "Mask2Former", "mask2former")
-oneformer = _target("oneformer", "OneFormer", "mask2former")
-rt_detr_v2 = _target("rt_detr_v2", "RTDetrV2", "rt_detr_v2")
-d_fine = _target("d_fine", "DFine", "d_fine")
-deimv2 = _target("deimv2", "Deimv2", "d_fine")
+conditional_detr = _target("conditional_detr")
+d_fine = _target("d_fine")
+dab_detr = _target("dab_detr")
+deformable_detr = _target("deformable_detr")
+deimv2 = _target("deimv2")
+deit = _target("deit")
+detr = _target("detr")
+dinov2 = _target("dinov2")
+grounding_dino = _target("grounding_dino")
+ijepa = _target("ijepa")
+lw_detr = _target("lw_detr")
+mask2former = _target("mask2former")
+maskformer = _target("maskformer")
+mm_grounding_dino = _target("mm_grounding_dino")
+omdet_turbo = _target("omdet_turbo")
+oneformer = _target("oneformer")
+pp_doclayout_v2 = _target("pp_doclayout_v2")
+pp_doclayout_v3 = _target("pp_doclayout_v3")
+pp_doclayout_v4 = _target("pp_doclayout_v4")
+rf_detr = _target("rf_detr")
+rt_detr = _target("rt_detr")
+rt_detr_v2 = _target("rt_detr_v2")
+table_transformer = _target("table_transformer")
+vit = _target("vit")
+vit_mae = _target("vit_mae")
+vit_msn = _target("vit_msn")
+yolos = _target("yolos")

@@ -74,7 +74,12 @@ def provides(family: str) -> dict[str, Callable[..., nn.Module]]:
 
         return build(family, config, state_dict)
 
-    return {"multihead_attention": factory} if family in FAMILIES else {}
+    return {"multihead_attention": factory}
+
+
+def variants(family: str) -> dict[str, str]:
+    """None here."""
+    return {}
 
 
 def source(family: str) -> ModuleType:

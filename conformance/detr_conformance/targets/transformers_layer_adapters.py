@@ -113,7 +113,7 @@ def configuration(name: str, **fields: Any) -> Any:
 @cache
 def _plain_configuration(name: str) -> Any:
     prefix = FAMILIES[name].prefix
-    return getattr(source(name), f"{prefix}PreTrainedModel", None).config_class()
+    return getattr(source(name), f"{prefix}PreTrainedModel").config_class()
 
 
 def _present(name: str, **fields: Any) -> dict[str, Any]:
@@ -156,11 +156,11 @@ def _set(part: nn.Module, field: str, rate: float) -> None:
 class AdaptedEncoderLayer(nn.Module):
     """A family's encoder layer with the signature of the spec's."""
 
-    def __init__(self, name: str, layer: nn.Module, config: TransformerLayerConfig, pre_norm: bool) -> None:
+    def __init__(self, name: str, layer: Any, config: TransformerLayerConfig, pre_norm: bool) -> None:
         super().__init__()
         _refuse_other_orders(config, (("self_attn", "norm"), ("ffn", "norm")), pre_norm)
         self.needs_positions = name in NEED_POSITIONS
-        self.layer = layer
+        self.layer: Any = layer
         accepted = inspect.signature(layer.forward).parameters
         names = ("spatial_position_embeddings", "object_queries", "position_embeddings")
         self.position = next(each for each in names if each in accepted)
@@ -186,12 +186,12 @@ class AdaptedEncoderLayer(nn.Module):
 class AdaptedDecoderLayer(nn.Module):
     """A family's decoder layer with the signature of the spec's."""
 
-    def __init__(self, name: str, layer: nn.Module, config: TransformerLayerConfig) -> None:
+    def __init__(self, name: str, layer: Any, config: TransformerLayerConfig) -> None:
         super().__init__()
         pairs = (("self_attn", "norm"), ("cross_attn", "norm"), ("ffn", "norm"))
         _refuse_other_orders(config, pairs, FAMILIES[name].pre_norm)
         self.needs_positions = name in NEED_POSITIONS
-        self.layer = layer
+        self.layer: Any = layer
         accepted = inspect.signature(layer.forward).parameters
         if "object_queries_position_embeddings" in accepted:
             self.position_of_query, self.position_of_key = (
@@ -283,7 +283,7 @@ def _refuse_other_orders(config: TransformerLayerConfig, pairs: tuple[tuple[str,
 # -- parameters -----------------------------------------------------------------------------------------------
 
 
-def layer_parts(attentions: tuple[nn.Module, ...], norms: tuple[nn.Module, ...], layer: nn.Module) -> Parts:
+def layer_parts(attentions: tuple[Any, ...], norms: tuple[Any, ...], layer: Any) -> Parts:
     """The parameters of a layer under the reference's names."""
     parts = network_parts(getattr(layer, "mlp", layer), "ffns.0.")
     for number, attention in enumerate(attentions):
@@ -293,12 +293,12 @@ def layer_parts(attentions: tuple[nn.Module, ...], norms: tuple[nn.Module, ...],
     return parts
 
 
-def network_parts(network: nn.Module, prefix: str) -> Parts:
+def network_parts(network: Any, prefix: str) -> Parts:
     first, last = network.layers if hasattr(network, "layers") else (network.fc1, network.fc2)
     return _both(first, f"{prefix}layers.0.0") | _both(last, f"{prefix}layers.1")
 
 
-def _attention_parts(attention: nn.Module, prefix: str) -> Parts:
+def _attention_parts(attention: Any, prefix: str) -> Parts:
     projections = [
         getattr(attention, f"{short}_proj", None) or getattr(attention, name)
         for short, name in (("q", "query"), ("k", "key"), ("v", "value"))
@@ -309,7 +309,7 @@ def _attention_parts(attention: nn.Module, prefix: str) -> Parts:
     return parts | _both(getattr(attention, "o_proj", None) or attention.out_proj, f"{prefix}out_proj")
 
 
-def _both(part: nn.Module, name: str) -> Parts:
+def _both(part: Any, name: str) -> Parts:
     return {f"{name}.weight": part.weight, f"{name}.bias": part.bias}
 
 

@@ -88,7 +88,7 @@ FAMILIES: dict[str, Family] = {
     "pp_doclayout_v3": Family("PPDocLayoutV3"),
     "pp_doclayout_v4": Family("PPDocLayoutV4"),
 }
-# Families whose encoder layer is pre-norm on request: a second target each.
+# Families whose encoder layer is pre-norm on request. No targets: TL-3 refuses all four, and with it nearly everything.
 PRE_NORM_TOO = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")
 
 

@@ -74,7 +74,7 @@ FAMILIES: dict[str, Positions] = {
 }
 
 
-def operations(family: str) -> dict[str, Callable[..., Any]]:
+def provides(family: str) -> dict[str, Callable[..., Any]]:
     """What a family provides of chapter 8, for `Target.provides`."""
     entry = FAMILIES[family]
     found: dict[str, Callable[..., Any]] = {}
@@ -88,7 +88,7 @@ def operations(family: str) -> dict[str, Callable[..., Any]]:
 
 
 def variants(family: str) -> dict[str, str]:
-    """The variants that belong to `operations(family)`, for `Target.variants`."""
+    """The variants that belong to `provides(family)`, for `Target.variants`."""
     return {"sine_offset": FAMILIES[family].offset} if FAMILIES[family].sine else {}
 
 

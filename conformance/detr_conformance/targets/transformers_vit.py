@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from detr_reference.self_attention import SelfAttentionConfig
     from detr_reference.vision_transformer import VisionTransformerConfig
 
-PREFIXES = {
+FAMILIES = {
     "vit": "ViT",
     "vit_msn": "ViTMSN",
     "vit_mae": "ViTMAE",
@@ -59,7 +59,7 @@ def self_attention(family: str) -> Callable[..., nn.Module]:
             qkv_bias=config.qkv_bias,
             attention_probs_dropout_prob=config.attn_drop,
         )
-        kind = getattr(source(family), f"{PREFIXES[family]}Attention")
+        kind = getattr(source(family), f"{FAMILIES[family]}Attention")
         return loaded(AdaptedAttention(kind(theirs), config.proj_drop), state_dict)
 
     return factory
@@ -83,11 +83,16 @@ def vit(family: str) -> Callable[..., nn.Module]:
             qkv_bias=config.qkv_bias,
             layer_norm_eps=config.layer_norm_eps,
         )
-        kind = getattr(source(family), f"{PREFIXES[family]}Model")
+        kind = getattr(source(family), f"{FAMILIES[family]}Model")
         model = kind(theirs, add_pooling_layer=False) if family == "vit" else kind(theirs)
         return loaded(AdaptedVit(model, config), state_dict)
 
     return factory
+
+
+def variants(family: str) -> dict[str, str]:
+    """None here."""
+    return {}
 
 
 def source(family: str) -> Any:
@@ -100,7 +105,7 @@ def source(family: str) -> Any:
 
 def configuration(family: str, **fields: Any) -> Any:
     """The family's own configuration, with the attention that its models choose."""
-    kind = getattr(source(family), f"{PREFIXES[family]}PreTrainedModel").config_class
+    kind = getattr(source(family), f"{FAMILIES[family]}PreTrainedModel").config_class
     config = kind(**fields)
     config._attn_implementation = "sdpa"
     return config
