@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_conformance.mutants.attention import (
-    OPERATION,
     HandWrittenAttention,
     Heads,
     Inputs,
@@ -21,7 +20,7 @@ from detr_conformance.mutants.registry import twin
 from detr_reference.multihead_attention import MultiheadAttentionConfig
 
 
-@twin("fused-attention", operation=OPERATION, origin="torch, scaled_dot_product_attention")
+@twin("fused-attention", operation="multihead_attention", origin="torch, scaled_dot_product_attention")
 class FusedAttention(HandWrittenAttention):
     """Hands heads and a mask, True where allowed, to torch's own kernel."""
 
@@ -43,7 +42,9 @@ class FusedAttention(HandWrittenAttention):
         return F.scaled_dot_product_attention(self.q, self.k, v, self.mask, rate)
 
 
-@twin("batched-products", operation=OPERATION, origin="torch, multi_head_attention_forward, need_weights=True")
+@twin(
+    "batched-products", operation="multihead_attention", origin="torch, multi_head_attention_forward, need_weights=True"
+)
 class BatchedProducts(HandWrittenAttention):
     """Folds the heads into the batch and adds the mask inside the product of queries and keys."""
 
@@ -61,7 +62,7 @@ class BatchedProducts(HandWrittenAttention):
         return together.softmax(-1).masked_fill(nothing, 0)
 
 
-@twin("online-softmax", operation=OPERATION, origin="FlashAttention, arXiv:2205.14135, algorithm 1")
+@twin("online-softmax", operation="multihead_attention", origin="FlashAttention, arXiv:2205.14135, algorithm 1")
 class OnlineSoftmax(HandWrittenAttention):
     """Runs over blocks of four keys with a running maximum and sum, in float32 or better."""
 
@@ -93,7 +94,7 @@ class OnlineSoftmax(HandWrittenAttention):
         return (output / total.masked_fill(total == 0, 1)).to(v.dtype)
 
 
-@twin("queries-in-chunks", operation=OPERATION, origin="memory-efficient attention, arXiv:2112.05682")
+@twin("queries-in-chunks", operation="multihead_attention", origin="memory-efficient attention, arXiv:2112.05682")
 class QueriesInChunks(HandWrittenAttention):
     """Computes three queries at a time."""
 
@@ -106,7 +107,11 @@ class QueriesInChunks(HandWrittenAttention):
         return torch.cat([super(QueriesInChunks, self).weights(s, b, f) for s, b, f in chunks if s is not None], 2)
 
 
-@twin("attention-in-float32", operation=OPERATION, origin="softmax(dim=-1, dtype=torch.float32) in transformers")
+@twin(
+    "attention-in-float32",
+    operation="multihead_attention",
+    origin="softmax(dim=-1, dtype=torch.float32) in transformers",
+)
 class InFloat32(HandWrittenAttention):
     """Computes everything between the projections in float32 or better."""
 
@@ -119,7 +124,11 @@ class InFloat32(HandWrittenAttention):
         return super().join(attended).to(self.dtype)
 
 
-@twin("additive-minimum", operation=OPERATION, origin="transformers' masks: torch.finfo(dtype).min in place of -inf")
+@twin(
+    "additive-minimum",
+    operation="multihead_attention",
+    origin="transformers' masks: torch.finfo(dtype).min in place of -inf",
+)
 class AdditiveMinimum(HandWrittenAttention):
     """Adds the lowest finite number instead of filling in -inf."""
 
@@ -132,7 +141,11 @@ class AdditiveMinimum(HandWrittenAttention):
         return scores.softmax(-1).masked_fill(forbidden.all(-1, keepdim=True), 0)
 
 
-@twin("einsum-attention", operation=OPERATION, origin="einsum over (batch, token, head, channel), as in EVA and JAX")
+@twin(
+    "einsum-attention",
+    operation="multihead_attention",
+    origin="einsum over (batch, token, head, channel), as in EVA and JAX",
+)
 class EinsumAttention(HandWrittenAttention):
     """Leaves the heads behind the tokens, never transposes, and scales the scores instead of the queries."""
 
@@ -149,7 +162,7 @@ class EinsumAttention(HandWrittenAttention):
         return attended.flatten(2)
 
 
-@twin("separate-projections", operation=OPERATION, origin="transformers: q_proj, k_proj, v_proj, o_proj")
+@twin("separate-projections", operation="multihead_attention", origin="transformers: q_proj, k_proj, v_proj, o_proj")
 class SeparateProjections(HandWrittenAttention):
     """Keeps a Linear for each third of the input projection, and says so by `spec_parameters`."""
 

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from detr_conformance.mutants.registry import mutant
-from detr_conformance.mutants.self_attention import CROSS, HandWrittenCrossAttention, Heads, Logits, Tokens
+from detr_conformance.mutants.self_attention import HandWrittenCrossAttention, Heads, Logits, Tokens
 
 Parts = tuple[Heads, Heads, Heads]
 
 
-@mutant("cross-value-from-key", rejects="SA-15", operation=CROSS, origin="kv(memory), one tensor for both")
+@mutant("cross-value-from-key", rejects="SA-15", operation="cross_attention", origin="kv(memory), one tensor for both")
 class ValueFromKey(HandWrittenCrossAttention):
     """Projects the key where the value belongs."""
 
@@ -20,7 +20,10 @@ class ValueFromKey(HandWrittenCrossAttention):
 
 
 @mutant(
-    "cross-key-from-value", rejects="SA-15", operation=CROSS, origin="positions lost: the key taken from the memory"
+    "cross-key-from-value",
+    rejects="SA-15",
+    operation="cross_attention",
+    origin="positions lost: the key taken from the memory",
 )
 class KeyFromValue(HandWrittenCrossAttention):
     """Projects the value where the key belongs."""
@@ -29,7 +32,12 @@ class KeyFromValue(HandWrittenCrossAttention):
         return super().projections(query, value + 0 * key, value)
 
 
-@mutant("cross-layers-in-order-k-q-v", rejects="SA-15", operation=CROSS, origin="a checkpoint whose thirds are k, q, v")
+@mutant(
+    "cross-layers-in-order-k-q-v",
+    rejects="SA-15",
+    operation="cross_attention",
+    origin="a checkpoint whose thirds are k, q, v",
+)
 class LayersOutOfOrder(HandWrittenCrossAttention):
     """Projects the query by k and the key by q."""
 
@@ -37,7 +45,9 @@ class LayersOutOfOrder(HandWrittenCrossAttention):
         return self.split(self.k(query)), self.split(self.q(key)), self.split(self.v(value))
 
 
-@mutant("cross-proj-split", rejects="SA-16", operation=CROSS, origin="the notes' reading: split proj, not qkv")
+@mutant(
+    "cross-proj-split", rejects="SA-16", operation="cross_attention", origin="the notes' reading: split proj, not qkv"
+)
 class ProjSplit(HandWrittenCrossAttention):
     """Gives each head a part of `proj` of its own, an equal share of its rows, and adds its bias to each."""
 
@@ -49,7 +59,12 @@ class ProjSplit(HandWrittenCrossAttention):
         return torch.einsum("bqhd,hed->bqhe", per_head, own).flatten(2) + self.proj.bias
 
 
-@mutant("cross-layers-split-otherwise", rejects="SA-16", operation=CROSS, origin="heads interleaved in the new layers")
+@mutant(
+    "cross-layers-split-otherwise",
+    rejects="SA-16",
+    operation="cross_attention",
+    origin="heads interleaved in the new layers",
+)
 class LayersSplitOtherwise(HandWrittenCrossAttention):
     """Gives feature c of a layer to head c % M."""
 
@@ -60,7 +75,7 @@ class LayersSplitOtherwise(HandWrittenCrossAttention):
 @mutant(
     "cross-as-many-keys-as-queries",
     rejects="SA-17",
-    operation=CROSS,
+    operation="cross_attention",
     origin="one length N for both, keys beyond it cut",
 )
 class AsManyKeysAsQueries(HandWrittenCrossAttention):
@@ -71,7 +86,12 @@ class AsManyKeysAsQueries(HandWrittenCrossAttention):
         return super().attend(query, key[:, :length], value[:, :length])
 
 
-@mutant("cross-padded-to-the-longer", rejects="SA-17", operation=CROSS, origin="keys padded with zeros and not masked")
+@mutant(
+    "cross-padded-to-the-longer",
+    rejects="SA-17",
+    operation="cross_attention",
+    origin="keys padded with zeros and not masked",
+)
 class PaddedToTheLonger(HandWrittenCrossAttention):
     """Fills the keys up with zeros, which take part in the softmax."""
 
@@ -81,7 +101,10 @@ class PaddedToTheLonger(HandWrittenCrossAttention):
 
 
 @mutant(
-    "cross-value-normalised", rejects="SA-18", operation=CROSS, origin="a norm over the memory inside the attention"
+    "cross-value-normalised",
+    rejects="SA-18",
+    operation="cross_attention",
+    origin="a norm over the memory inside the attention",
 )
 class ValueNormalised(HandWrittenCrossAttention):
     """Normalises the value before projecting it."""
@@ -91,7 +114,10 @@ class ValueNormalised(HandWrittenCrossAttention):
 
 
 @mutant(
-    "cross-value-weighs", rejects="SA-18", operation=CROSS, origin="gated attention: keys of large values count more"
+    "cross-value-weighs",
+    rejects="SA-18",
+    operation="cross_attention",
+    origin="gated attention: keys of large values count more",
 )
 class ValueWeighs(HandWrittenCrossAttention):
     """Adds the mean of each value to the logits of its key."""
@@ -101,7 +127,7 @@ class ValueWeighs(HandWrittenCrossAttention):
         return self.result(self.join(self.read(self.dropped(self.weights(logits)), value)))
 
 
-@mutant("cross-value-broadcast", rejects="SA-19", operation=CROSS, origin="expand without a check")
+@mutant("cross-value-broadcast", rejects="SA-19", operation="cross_attention", origin="expand without a check")
 class ValueBroadcast(HandWrittenCrossAttention):
     """Takes one value for all keys."""
 
@@ -113,7 +139,7 @@ class ValueBroadcast(HandWrittenCrossAttention):
         return super().projections(query, key, value.expand(-1, key.shape[1], -1))
 
 
-@mutant("cross-key-broadcast", rejects="SA-19", operation=CROSS, origin="matmul broadcasts a batch of one")
+@mutant("cross-key-broadcast", rejects="SA-19", operation="cross_attention", origin="matmul broadcasts a batch of one")
 class KeyBroadcast(HandWrittenCrossAttention):
     """Shows the keys of a single image to the queries of all."""
 
@@ -122,7 +148,7 @@ class KeyBroadcast(HandWrittenCrossAttention):
             super().check(query, key, value)
 
 
-@mutant("cross-value-cut", rejects="SA-19", operation=CROSS, origin="zip over keys and values")
+@mutant("cross-value-cut", rejects="SA-19", operation="cross_attention", origin="zip over keys and values")
 class ValueCut(HandWrittenCrossAttention):
     """Cuts key and value to the shorter of the two."""
 
@@ -135,7 +161,9 @@ class ValueCut(HandWrittenCrossAttention):
         return super().projections(query, key[:, :length], value[:, :length])
 
 
-@mutant("cross-scaled-by-embed-dim", rejects="SA-3", operation=CROSS, origin="dim ** -0.5 for head_dim ** -0.5")
+@mutant(
+    "cross-scaled-by-embed-dim", rejects="SA-3", operation="cross_attention", origin="dim ** -0.5 for head_dim ** -0.5"
+)
 class CrossScaledByEmbedDim(HandWrittenCrossAttention):
     """Divides by the square root of all channels, not of a head's."""
 
@@ -144,7 +172,10 @@ class CrossScaledByEmbedDim(HandWrittenCrossAttention):
 
 
 @mutant(
-    "cross-softmax-over-queries", rejects="SA-4", operation=CROSS, origin="slot attention: queries compete for keys"
+    "cross-softmax-over-queries",
+    rejects="SA-4",
+    operation="cross_attention",
+    origin="slot attention: queries compete for keys",
 )
 class CrossSoftmaxOverQueries(HandWrittenCrossAttention):
     """Normalises each key's weights over the queries."""
@@ -154,7 +185,10 @@ class CrossSoftmaxOverQueries(HandWrittenCrossAttention):
 
 
 @mutant(
-    "cross-product-overflows", rejects="SA-5", operation=CROSS, origin="(q @ k.transpose(-2, -1)) * scale in float16"
+    "cross-product-overflows",
+    rejects="SA-5",
+    operation="cross_attention",
+    origin="(q @ k.transpose(-2, -1)) * scale in float16",
 )
 class CrossProductOverflows(HandWrittenCrossAttention):
     """Scales after the product, which float16 does not hold."""
@@ -163,7 +197,9 @@ class CrossProductOverflows(HandWrittenCrossAttention):
         return torch.einsum("bqhd,bkhd->bhqk", query, key) * self.scale()
 
 
-@mutant("cross-query-bias-lost", rejects="SA-8", operation=CROSS, origin="q made without bias, k and v with one")
+@mutant(
+    "cross-query-bias-lost", rejects="SA-8", operation="cross_attention", origin="q made without bias, k and v with one"
+)
 class QueryBiasLost(HandWrittenCrossAttention):
     """Leaves out the query's bias."""
 
@@ -172,7 +208,10 @@ class QueryBiasLost(HandWrittenCrossAttention):
 
 
 @mutant(
-    "cross-adds-the-query", rejects="SA-9", operation=CROSS, origin="a decoder's residual written into its attention"
+    "cross-adds-the-query",
+    rejects="SA-9",
+    operation="cross_attention",
+    origin="a decoder's residual written into its attention",
 )
 class AddsTheQuery(HandWrittenCrossAttention):
     """Adds the query to the output."""
@@ -181,7 +220,7 @@ class AddsTheQuery(HandWrittenCrossAttention):
         return query + super().forward(query, key, value)
 
 
-@mutant("cross-causal", rejects="SA-10", operation=CROSS, origin="is_causal=True, aligned to the top left")
+@mutant("cross-causal", rejects="SA-10", operation="cross_attention", origin="is_causal=True, aligned to the top left")
 class CrossCausal(HandWrittenCrossAttention):
     """Hides the keys behind each query's own index."""
 
@@ -193,7 +232,7 @@ class CrossCausal(HandWrittenCrossAttention):
 @mutant(
     "cross-weights-always-dropped",
     rejects="SA-11",
-    operation=CROSS,
+    operation="cross_attention",
     origin="SDPA's dropout_p without regard to training",
 )
 class CrossWeightsAlwaysDropped(HandWrittenCrossAttention):
@@ -203,7 +242,9 @@ class CrossWeightsAlwaysDropped(HandWrittenCrossAttention):
         return F.dropout(weights, self.config.attn_drop)
 
 
-@mutant("cross-output-never-dropped", rejects="SA-12", operation=CROSS, origin="proj_drop accepted and not used")
+@mutant(
+    "cross-output-never-dropped", rejects="SA-12", operation="cross_attention", origin="proj_drop accepted and not used"
+)
 class CrossOutputNeverDropped(HandWrittenCrossAttention):
     """Never drops channels of the output."""
 
@@ -211,7 +252,7 @@ class CrossOutputNeverDropped(HandWrittenCrossAttention):
         return self.proj(joined)
 
 
-@mutant("cross-key-detached", rejects="SA-14", operation=CROSS, origin="memory.detach() for the keys")
+@mutant("cross-key-detached", rejects="SA-14", operation="cross_attention", origin="memory.detach() for the keys")
 class KeyDetached(HandWrittenCrossAttention):
     """Lets no gradient reach the key."""
 

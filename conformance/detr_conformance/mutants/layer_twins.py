@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from detr_conformance.mutants.layers import DECODER, ENCODER, Call, HandWrittenLayer, Mask, Padding, Streams, Tokens
+from detr_conformance.mutants.layers import Call, HandWrittenLayer, Mask, Padding, Streams, Tokens
 from detr_conformance.mutants.registry import twin
 
 
@@ -40,18 +40,20 @@ class TorchAttention(HandWrittenLayer):
         return self.output_dropout(attended.transpose(0, 1))
 
 
-@twin("encoder-layer-of-torch", operation=ENCODER, origin="nn.MultiheadAttention inside, as in DETR")
+@twin("encoder-layer-of-torch", operation="encoder_layer", origin="nn.MultiheadAttention inside, as in DETR")
 class EncoderLayerOfTorch(TorchAttention):
     """Calls torch's attention."""
 
 
-@twin("decoder-layer-of-torch", operation=DECODER, origin="nn.MultiheadAttention inside, as in DETR")
+@twin("decoder-layer-of-torch", operation="decoder_layer", origin="nn.MultiheadAttention inside, as in DETR")
 class DecoderLayerOfTorch(TorchAttention):
     """Calls torch's attention."""
 
 
 @twin(
-    "layer-norm-written-out", operation=ENCODER, origin="Triton layer norms, which keep their moments in a wider dtype"
+    "layer-norm-written-out",
+    operation="encoder_layer",
+    origin="Triton layer norms, which keep their moments in a wider dtype",
 )
 class NormWrittenOut(HandWrittenLayer):
     """Writes the norm out, in float64."""
@@ -63,7 +65,7 @@ class NormWrittenOut(HandWrittenLayer):
         return ((wide - mean) / (variance + self.epsilon()).sqrt() * weight + bias).to(x.dtype)
 
 
-@twin("layer-stream-in-float32", operation=DECODER, origin="Megatron's fp32_residual_connection")
+@twin("layer-stream-in-float32", operation="decoder_layer", origin="Megatron's fp32_residual_connection")
 class StreamInFloat32(HandWrittenLayer):
     """Keeps the stream in float32 between sublayers, which see it rounded to the claimed dtype."""
 
@@ -83,7 +85,7 @@ class StreamInFloat32(HandWrittenLayer):
         return stream.to(self.narrow)
 
 
-@twin("layer-length-first", operation=DECODER, origin="DETR: (length, batch, channel) throughout")
+@twin("layer-length-first", operation="decoder_layer", origin="DETR: (length, batch, channel) throughout")
 class LengthFirst(TorchAttention):
     """Runs norms and networks on tokens laid out with the length first."""
 
@@ -94,7 +96,7 @@ class LengthFirst(TorchAttention):
         return super().network(index, seen.transpose(0, 1).contiguous()).transpose(0, 1)
 
 
-@twin("layer-fixed-paths", operation=ENCODER, origin="forward_post and forward_pre of DETR")
+@twin("layer-fixed-paths", operation="encoder_layer", origin="forward_post and forward_pre of DETR")
 class FixedPaths(HandWrittenLayer):
     """Has a path of its own for pre-norm: a sum of sublayers, each behind its norm if it has one."""
 

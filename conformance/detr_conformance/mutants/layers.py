@@ -216,11 +216,11 @@ class HandWrittenLayer(nn.Module):
         return self.config.layer_norm_eps
 
 
-@twin("encoder-layer-by-hand", operation=ENCODER, origin="facebookresearch/detr, models/transformer.py")
+@twin("encoder-layer-by-hand", operation="encoder_layer", origin="facebookresearch/detr, models/transformer.py")
 class HandWrittenEncoderLayer(HandWrittenLayer):
     """Self-attention and network, written out."""
 
 
-@twin("decoder-layer-by-hand", operation=DECODER, origin="facebookresearch/detr, models/transformer.py")
+@twin("decoder-layer-by-hand", operation="decoder_layer", origin="facebookresearch/detr, models/transformer.py")
 class HandWrittenDecoderLayer(HandWrittenLayer):
     """Self-attention, cross-attention and network, written out."""

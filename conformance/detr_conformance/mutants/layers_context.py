@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from detr_conformance.mutants.layers import (
-    DECODER,
-    ENCODER,
     Call,
     HandWrittenLayer,
     Mask,
@@ -33,7 +31,9 @@ def either(a: Mask | Padding, b: Mask | Padding) -> Tensor | None:
 # -- positions ------------------------------------------------------------------------------------------------
 
 
-@mutant("layer-position-in-value", rejects="TL-9", operation=ENCODER, origin="attention(x + pos, x + pos, x + pos)")
+@mutant(
+    "layer-position-in-value", rejects="TL-9", operation="encoder_layer", origin="attention(x + pos, x + pos, x + pos)"
+)
 class PositionInValue(HandWrittenLayer):
     """Adds the position to the value of a self-attention as well."""
 
@@ -42,7 +42,12 @@ class PositionInValue(HandWrittenLayer):
         return self.attention(index, placed, placed, placed, call.attn_mask, call.query_padding)
 
 
-@mutant("layer-position-on-query-only", rejects="TL-9", operation=DECODER, origin="key_pos not given in self-attention")
+@mutant(
+    "layer-position-on-query-only",
+    rejects="TL-9",
+    operation="decoder_layer",
+    origin="key_pos not given in self-attention",
+)
 class PositionOnQueryOnly(HandWrittenLayer):
     """Adds the position to the query of a self-attention alone."""
 
@@ -51,7 +56,9 @@ class PositionOnQueryOnly(HandWrittenLayer):
         return self.attention(index, query, at.seen, at.seen, call.attn_mask, call.query_padding)
 
 
-@mutant("layer-position-in-first-attention", rejects="TL-9", operation=ENCODER, origin="query_pos consumed once")
+@mutant(
+    "layer-position-in-first-attention", rejects="TL-9", operation="encoder_layer", origin="query_pos consumed once"
+)
 class PositionInFirstAttention(HandWrittenLayer):
     """Adds positions in the first attention of the layer alone."""
 
@@ -59,7 +66,7 @@ class PositionInFirstAttention(HandWrittenLayer):
         return super().self_attention(index, at, call if index == 0 else replace(call, query_pos=None))
 
 
-@mutant("layer-no-key-position", rejects="TL-10", operation=DECODER, origin="key_pos accepted and not used")
+@mutant("layer-no-key-position", rejects="TL-10", operation="decoder_layer", origin="key_pos accepted and not used")
 class NoKeyPosition(HandWrittenLayer):
     """Ignores the positions of the keys."""
 
@@ -67,7 +74,7 @@ class NoKeyPosition(HandWrittenLayer):
         return None
 
 
-@mutant("layer-key-position-in-value", rejects="TL-10", operation=DECODER, origin="memory = memory + pos, once")
+@mutant("layer-key-position-in-value", rejects="TL-10", operation="decoder_layer", origin="memory = memory + pos, once")
 class KeyPositionInValue(HandWrittenLayer):
     """Adds the position of the key to the value of a cross-attention as well."""
 
@@ -77,7 +84,9 @@ class KeyPositionInValue(HandWrittenLayer):
         return super().cross_attention(index, at, replace(call, key=key, key_pos=torch.zeros_like(key)))
 
 
-@mutant("layer-no-query-position-in-cross", rejects="TL-10", operation=DECODER, origin="the first DETR demo decoder")
+@mutant(
+    "layer-no-query-position-in-cross", rejects="TL-10", operation="decoder_layer", origin="the first DETR demo decoder"
+)
 class NoQueryPositionInCross(HandWrittenLayer):
     """Does not add the position to the query of a cross-attention."""
 
@@ -88,7 +97,7 @@ class NoQueryPositionInCross(HandWrittenLayer):
 @mutant(
     "layer-position-in-stream",
     rejects="TL-11",
-    operation=ENCODER,
+    operation="encoder_layer",
     origin="the input embedding of the original transformer",
 )
 class PositionInStream(HandWrittenLayer):
@@ -99,7 +108,10 @@ class PositionInStream(HandWrittenLayer):
 
 
 @mutant(
-    "layer-position-in-identity", rejects="TL-11", operation=DECODER, origin="identity taken after positions were added"
+    "layer-position-in-identity",
+    rejects="TL-11",
+    operation="decoder_layer",
+    origin="identity taken after positions were added",
 )
 class PositionInIdentity(HandWrittenLayer):
     """Adds what an attention returns to the stream with its position."""
@@ -113,7 +125,10 @@ class PositionInIdentity(HandWrittenLayer):
 
 
 @mutant(
-    "layer-position-for-network", rejects="TL-11", operation=ENCODER, origin="positions added to every sublayer's input"
+    "layer-position-for-network",
+    rejects="TL-11",
+    operation="encoder_layer",
+    origin="positions added to every sublayer's input",
 )
 class PositionForNetwork(HandWrittenLayer):
     """Shows the feed-forward network tokens with their positions."""
@@ -124,7 +139,10 @@ class PositionForNetwork(HandWrittenLayer):
 
 
 @mutant(
-    "layer-positions-only-together", rejects="TL-12", operation=DECODER, origin="both additions under one condition"
+    "layer-positions-only-together",
+    rejects="TL-12",
+    operation="decoder_layer",
+    origin="both additions under one condition",
 )
 class PositionsOnlyTogether(HandWrittenLayer):
     """Adds the position of the keys only if the queries have one too."""
@@ -136,7 +154,7 @@ class PositionsOnlyTogether(HandWrittenLayer):
 @mutant(
     "layer-position-in-place-of-none",
     rejects="TL-12",
-    operation=DECODER,
+    operation="decoder_layer",
     origin="query_pos cut to the length of the key",
 )
 class PositionInPlaceOfNone(HandWrittenLayer):
@@ -149,7 +167,7 @@ class PositionInPlaceOfNone(HandWrittenLayer):
         return call.query_pos.repeat(1, -(-keys // queries), 1)[:, :keys]
 
 
-@mutant("layer-no-default-key-position", rejects="TL-13", operation=DECODER, origin="DETR and transformers")
+@mutant("layer-no-default-key-position", rejects="TL-13", operation="decoder_layer", origin="DETR and transformers")
 class NoDefaultKeyPosition(HandWrittenLayer):
     """Adds nothing to keys that were given no position, however many they are."""
 
@@ -161,7 +179,10 @@ class NoDefaultKeyPosition(HandWrittenLayer):
 
 
 @mutant(
-    "layer-query-padding-ignored", rejects="TL-14", operation=ENCODER, origin="query_key_padding_mask never passed on"
+    "layer-query-padding-ignored",
+    rejects="TL-14",
+    operation="encoder_layer",
+    origin="query_key_padding_mask never passed on",
 )
 class QueryPaddingIgnored(HandWrittenLayer):
     """Attends to padded tokens of the stream."""
@@ -171,7 +192,10 @@ class QueryPaddingIgnored(HandWrittenLayer):
 
 
 @mutant(
-    "layer-query-padding-in-cross", rejects="TL-14", operation=DECODER, origin="one mask argument for both attentions"
+    "layer-query-padding-in-cross",
+    rejects="TL-14",
+    operation="decoder_layer",
+    origin="one mask argument for both attentions",
 )
 class QueryPaddingInCross(HandWrittenLayer):
     """Applies the padding of the stream in cross-attention too, where it fits."""
@@ -188,7 +212,7 @@ class QueryPaddingInCross(HandWrittenLayer):
 @mutant(
     "layer-padding-by-zeroing",
     rejects="TL-14",
-    operation=ENCODER,
+    operation="encoder_layer",
     origin="masked_fill of the value, as in deformable attention",
 )
 class PaddingByZeroing(HandWrittenLayer):
@@ -200,7 +224,12 @@ class PaddingByZeroing(HandWrittenLayer):
         return super().attention(index, query, key, value, mask, None)
 
 
-@mutant("layer-padded-rows-zeroed", rejects="TL-15", operation=ENCODER, origin="the nested tensors of torch's encoder")
+@mutant(
+    "layer-padded-rows-zeroed",
+    rejects="TL-15",
+    operation="encoder_layer",
+    origin="the nested tensors of torch's encoder",
+)
 class PaddedRowsZeroed(HandWrittenLayer):
     """Returns zeros for padded tokens."""
 
@@ -209,7 +238,10 @@ class PaddedRowsZeroed(HandWrittenLayer):
 
 
 @mutant(
-    "layer-padded-rows-untouched", rejects="TL-15", operation=DECODER, origin="sublayers run on packed valid tokens"
+    "layer-padded-rows-untouched",
+    rejects="TL-15",
+    operation="decoder_layer",
+    origin="sublayers run on packed valid tokens",
 )
 class PaddedRowsUntouched(HandWrittenLayer):
     """Returns padded tokens as they came."""
@@ -221,7 +253,10 @@ class PaddedRowsUntouched(HandWrittenLayer):
 
 
 @mutant(
-    "layer-key-padding-ignored", rejects="TL-16", operation=DECODER, origin="detrex's DAB, DN and Conditional decoders"
+    "layer-key-padding-ignored",
+    rejects="TL-16",
+    operation="decoder_layer",
+    origin="detrex's DAB, DN and Conditional decoders",
 )
 class KeyPaddingIgnored(HandWrittenLayer):
     """Attends to padded keys."""
@@ -231,7 +266,10 @@ class KeyPaddingIgnored(HandWrittenLayer):
 
 
 @mutant(
-    "layer-padding-masks-swapped", rejects="TL-16", operation=DECODER, origin="positional arguments in the wrong order"
+    "layer-padding-masks-swapped",
+    rejects="TL-16",
+    operation="decoder_layer",
+    origin="positional arguments in the wrong order",
 )
 class PaddingMasksSwapped(HandWrittenLayer):
     """Takes each padding mask for the other, where they fit."""
@@ -242,7 +280,12 @@ class PaddingMasksSwapped(HandWrittenLayer):
         return replace(call, query_padding=call.key_padding, key_padding=call.query_padding)
 
 
-@mutant("layer-key-padding-in-self", rejects="TL-16", operation=DECODER, origin="one mask argument for both attentions")
+@mutant(
+    "layer-key-padding-in-self",
+    rejects="TL-16",
+    operation="decoder_layer",
+    origin="one mask argument for both attentions",
+)
 class KeyPaddingInSelf(HandWrittenLayer):
     """Applies the padding of the key in self-attention too, where it fits."""
 
@@ -255,7 +298,9 @@ class KeyPaddingInSelf(HandWrittenLayer):
         return super().self_attention(index, at, replace(call, query_padding=padding))
 
 
-@mutant("layer-key-padding-of-first-image", rejects="TL-16", operation=DECODER, origin="mask built from image 0")
+@mutant(
+    "layer-key-padding-of-first-image", rejects="TL-16", operation="decoder_layer", origin="mask built from image 0"
+)
 class KeyPaddingOfFirstImage(HandWrittenLayer):
     """Applies the padding of the first image to all."""
 
@@ -267,7 +312,7 @@ class KeyPaddingOfFirstImage(HandWrittenLayer):
 # -- masks ----------------------------------------------------------------------------------------------------
 
 
-@mutant("layer-mask-ignored", rejects="TL-17", operation=DECODER, origin="tgt_mask never passed on")
+@mutant("layer-mask-ignored", rejects="TL-17", operation="decoder_layer", origin="tgt_mask never passed on")
 class MaskIgnored(HandWrittenLayer):
     """Ignores attn_mask."""
 
@@ -278,7 +323,7 @@ class MaskIgnored(HandWrittenLayer):
 @mutant(
     "layer-mask-in-first-attention",
     rejects="TL-17",
-    operation=ENCODER,
+    operation="encoder_layer",
     origin="detrex's attn_masks, a list with one entry",
 )
 class MaskInFirstAttention(HandWrittenLayer):
@@ -291,7 +336,7 @@ class MaskInFirstAttention(HandWrittenLayer):
 @mutant(
     "layer-mask-in-cross",
     rejects="TL-17",
-    operation=DECODER,
+    operation="decoder_layer",
     origin="detrex's default: one mask copied for each attention",
 )
 class MaskInCross(HandWrittenLayer):
@@ -302,7 +347,7 @@ class MaskInCross(HandWrittenLayer):
         return super().cross_attention(index, at, replace(call, cross_attn_mask=mask))
 
 
-@mutant("layer-cross-mask-ignored", rejects="TL-18", operation=DECODER, origin="memory_mask never passed on")
+@mutant("layer-cross-mask-ignored", rejects="TL-18", operation="decoder_layer", origin="memory_mask never passed on")
 class CrossMaskIgnored(HandWrittenLayer):
     """Ignores cross_attn_mask."""
 
@@ -311,7 +356,10 @@ class CrossMaskIgnored(HandWrittenLayer):
 
 
 @mutant(
-    "layer-cross-mask-in-self", rejects="TL-18", operation=DECODER, origin="one mask for all attentions of the layer"
+    "layer-cross-mask-in-self",
+    rejects="TL-18",
+    operation="decoder_layer",
+    origin="one mask for all attentions of the layer",
 )
 class CrossMaskInSelf(HandWrittenLayer):
     """Applies cross_attn_mask in self-attention too, where it fits."""
@@ -321,7 +369,9 @@ class CrossMaskInSelf(HandWrittenLayer):
         return super().self_attention(index, at, replace(call, attn_mask=mask))
 
 
-@mutant("layer-cross-mask-once", rejects="TL-18", operation=DECODER, origin="a list of masks that ends too early")
+@mutant(
+    "layer-cross-mask-once", rejects="TL-18", operation="decoder_layer", origin="a list of masks that ends too early"
+)
 class CrossMaskOnce(HandWrittenLayer):
     """Applies cross_attn_mask in the first cross-attention alone."""
 
@@ -337,7 +387,9 @@ class CrossMaskOnce(HandWrittenLayer):
 # -- the key --------------------------------------------------------------------------------------------------
 
 
-@mutant("layer-key-normalised", rejects="TL-19", operation=DECODER, origin="norm_kv of a pre-norm cross-attention")
+@mutant(
+    "layer-key-normalised", rejects="TL-19", operation="decoder_layer", origin="norm_kv of a pre-norm cross-attention"
+)
 class KeyNormalised(HandWrittenLayer):
     """Normalises the key of a pre-norm cross-attention like the query."""
 
@@ -352,7 +404,10 @@ class KeyNormalised(HandWrittenLayer):
 
 
 @mutant(
-    "layer-key-through-network", rejects="TL-19", operation=DECODER, origin="two-way attention, as in SAM's decoder"
+    "layer-key-through-network",
+    rejects="TL-19",
+    operation="decoder_layer",
+    origin="two-way attention, as in SAM's decoder",
 )
 class KeyThroughNetwork(HandWrittenLayer):
     """Adds the feed-forward network to the key as well, for the next cross-attention."""
@@ -363,7 +418,12 @@ class KeyThroughNetwork(HandWrittenLayer):
         return super().sublayer(name, index, at, call)
 
 
-@mutant("layer-value-normalised", rejects="TL-19", operation=DECODER, origin="a norm on the memory, but not on its key")
+@mutant(
+    "layer-value-normalised",
+    rejects="TL-19",
+    operation="decoder_layer",
+    origin="a norm on the memory, but not on its key",
+)
 class ValueNormalised(HandWrittenLayer):
     """Normalises the value of every cross-attention."""
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import torch.nn.functional as F
 
-from detr_conformance.mutants.layers import DECODER, ENCODER, Call, HandWrittenLayer, Streams, Tokens
+from detr_conformance.mutants.layers import Call, HandWrittenLayer, Streams, Tokens
 from detr_conformance.mutants.registry import mutant
 
 
-@mutant("layer-order-of-detr", rejects="TL-1", operation=DECODER, origin="forward_post of DETR, whatever the order")
+@mutant(
+    "layer-order-of-detr", rejects="TL-1", operation="decoder_layer", origin="forward_post of DETR, whatever the order"
+)
 class OrderOfDetr(HandWrittenLayer):
     """Attends to itself, then to the key, then runs the networks, whatever the order says."""
 
@@ -22,12 +24,22 @@ class OrderOfDetr(HandWrittenLayer):
         yield from (each if each[0] == "norm" else sublayers.pop(0) for each in named)
 
 
-@mutant("layer-attention-first", rejects="TL-1", operation=ENCODER, origin="attention and network as two fixed halves")
+@mutant(
+    "layer-attention-first",
+    rejects="TL-1",
+    operation="encoder_layer",
+    origin="attention and network as two fixed halves",
+)
 class AttentionFirst(OrderOfDetr):
     """Runs all attentions before all networks."""
 
 
-@mutant("layer-each-operation-once", rejects="TL-1", operation=DECODER, origin="a branch for each of the three kinds")
+@mutant(
+    "layer-each-operation-once",
+    rejects="TL-1",
+    operation="decoder_layer",
+    origin="a branch for each of the three kinds",
+)
 class EachOperationOnce(HandWrittenLayer):
     """Runs only the first sublayer of each kind."""
 
@@ -39,7 +51,12 @@ class EachOperationOnce(HandWrittenLayer):
             met.add(name)
 
 
-@mutant("layer-post-norm-as-pre-norm", rejects="TL-2", operation=DECODER, origin="identity kept from before the norm")
+@mutant(
+    "layer-post-norm-as-pre-norm",
+    rejects="TL-2",
+    operation="decoder_layer",
+    origin="identity kept from before the norm",
+)
 class PostNormAsPreNorm(HandWrittenLayer):
     """Adds to the stream from before the norm in a post-norm layer, and returns what the last norm made."""
 
@@ -55,7 +72,7 @@ class PostNormAsPreNorm(HandWrittenLayer):
         return self.norm(last, stream) if self.order()[-1] == "norm" else stream
 
 
-@mutant("layer-norm-before-addition", rejects="TL-2", operation=ENCODER, origin="res-post-norm of Swin V2")
+@mutant("layer-norm-before-addition", rejects="TL-2", operation="encoder_layer", origin="res-post-norm of Swin V2")
 class NormBeforeAddition(HandWrittenLayer):
     """Normalises what a sublayer returns before it is added, in a post-norm layer."""
 
@@ -70,7 +87,9 @@ class NormBeforeAddition(HandWrittenLayer):
         return Streams(stream, stream)
 
 
-@mutant("layer-pre-norm-as-post-norm", rejects="TL-3", operation=DECODER, origin="x = norm(x); x = x + sublayer(x)")
+@mutant(
+    "layer-pre-norm-as-post-norm", rejects="TL-3", operation="decoder_layer", origin="x = norm(x); x = x + sublayer(x)"
+)
 class PreNormAsPostNorm(HandWrittenLayer):
     """Adds to the normalised stream in a pre-norm layer too."""
 
@@ -81,7 +100,7 @@ class PreNormAsPostNorm(HandWrittenLayer):
 @mutant(
     "layer-network-added-to-its-norm",
     rejects="TL-3",
-    operation=ENCODER,
+    operation="encoder_layer",
     origin="transformers 5.23, models/rt_detr/modeling_rt_detr.py, RTDetrEncoderLayer: residual taken after the norm",
 )
 class NetworkAddedToItsNorm(HandWrittenLayer):
@@ -91,7 +110,9 @@ class NetworkAddedToItsNorm(HandWrittenLayer):
         return super().sublayer(name, index, Streams(at.seen, at.seen) if name == "ffn" else at, call)
 
 
-@mutant("layer-stale-identity", rejects="TL-4", operation=DECODER, origin="detrex, layers/transformer.py:188-190")
+@mutant(
+    "layer-stale-identity", rejects="TL-4", operation="decoder_layer", origin="detrex, layers/transformer.py:188-190"
+)
 class StaleIdentity(HandWrittenLayer):
     """Does not move the identity of a pre-norm layer on after a network, so that the next sublayer loses it."""
 
@@ -109,14 +130,20 @@ class StaleIdentity(HandWrittenLayer):
 
 
 @mutant(
-    "layer-stale-identity-of-encoder", rejects="TL-4", operation=ENCODER, origin="detrex, layers/transformer.py:188-190"
+    "layer-stale-identity-of-encoder",
+    rejects="TL-4",
+    operation="encoder_layer",
+    origin="detrex, layers/transformer.py:188-190",
 )
 class StaleIdentityOfEncoder(StaleIdentity):
     """Does not move the identity of a pre-norm encoder layer on after a network."""
 
 
 @mutant(
-    "layer-last-entry-decides", rejects="TL-5", operation=DECODER, origin="pre_norm = operation_order[-1] != 'norm'"
+    "layer-last-entry-decides",
+    rejects="TL-5",
+    operation="decoder_layer",
+    origin="pre_norm = operation_order[-1] != 'norm'",
 )
 class LastEntryDecides(HandWrittenLayer):
     """Takes a layer that does not end with a norm for pre-norm."""
@@ -126,7 +153,10 @@ class LastEntryDecides(HandWrittenLayer):
 
 
 @mutant(
-    "layer-view-reused", rejects="TL-5", operation=ENCODER, origin="one norm for two parallel sublayers, as in ViT-22B"
+    "layer-view-reused",
+    rejects="TL-5",
+    operation="encoder_layer",
+    origin="one norm for two parallel sublayers, as in ViT-22B",
 )
 class ViewReused(HandWrittenLayer):
     """Shows a pre-norm sublayer without a norm of its own what the last norm made."""
@@ -140,7 +170,12 @@ class ViewReused(HandWrittenLayer):
         return Streams(after.stream, self.view.seen) if self.is_pre_norm() else after
 
 
-@mutant("layer-norm-at-the-end", rejects="TL-6", operation=DECODER, origin="a post-norm layer always ends with a norm")
+@mutant(
+    "layer-norm-at-the-end",
+    rejects="TL-6",
+    operation="decoder_layer",
+    origin="a post-norm layer always ends with a norm",
+)
 class NormAtTheEnd(HandWrittenLayer):
     """Normalises the output of a post-norm layer whose order does not end with a norm."""
 
@@ -151,7 +186,10 @@ class NormAtTheEnd(HandWrittenLayer):
 
 
 @mutant(
-    "layer-final-norm-inside", rejects="TL-6", operation=ENCODER, origin="the stack's final norm moved into the layer"
+    "layer-final-norm-inside",
+    rejects="TL-6",
+    operation="encoder_layer",
+    origin="the stack's final norm moved into the layer",
 )
 class FinalNormInside(HandWrittenLayer):
     """Normalises the output of a pre-norm layer."""
@@ -160,7 +198,7 @@ class FinalNormInside(HandWrittenLayer):
         return F.layer_norm(stream, stream.shape[-1:]) if self.is_pre_norm() else stream
 
 
-@mutant("layer-last-norm-skipped", rejects="TL-6", operation=ENCODER, origin="norm left to the next layer")
+@mutant("layer-last-norm-skipped", rejects="TL-6", operation="encoder_layer", origin="norm left to the next layer")
 class LastNormSkipped(HandWrittenLayer):
     """Leaves out the norm at the end of a post-norm layer with one norm."""
 
@@ -170,7 +208,10 @@ class LastNormSkipped(HandWrittenLayer):
 
 
 @mutant(
-    "layer-norms-swapped", rejects="TL-7", operation=DECODER, origin="norm1 and norm2 of Deformable DETR's checkpoints"
+    "layer-norms-swapped",
+    rejects="TL-7",
+    operation="decoder_layer",
+    origin="norm1 and norm2 of Deformable DETR's checkpoints",
 )
 class NormsSwapped(HandWrittenLayer):
     """Exchanges the first two norms."""
@@ -180,7 +221,7 @@ class NormsSwapped(HandWrittenLayer):
         return super().norm(swapped.get(index, index), x)
 
 
-@mutant("layer-one-norm-for-all", rejects="TL-7", operation=ENCODER, origin="nn.ModuleList([norm] * n)")
+@mutant("layer-one-norm-for-all", rejects="TL-7", operation="encoder_layer", origin="nn.ModuleList([norm] * n)")
 class OneNormForAll(HandWrittenLayer):
     """Uses the first norm everywhere."""
 
@@ -188,7 +229,7 @@ class OneNormForAll(HandWrittenLayer):
         return super().norm(0, x)
 
 
-@mutant("layer-one-network-for-all", rejects="TL-7", operation=ENCODER, origin="nn.ModuleList([ffn] * n)")
+@mutant("layer-one-network-for-all", rejects="TL-7", operation="encoder_layer", origin="nn.ModuleList([ffn] * n)")
 class OneNetworkForAll(HandWrittenLayer):
     """Uses the first feed-forward network everywhere."""
 
@@ -196,7 +237,9 @@ class OneNetworkForAll(HandWrittenLayer):
         return super().network(0, seen)
 
 
-@mutant("layer-numbers-by-kind", rejects="TL-7", operation=DECODER, origin="self_attn loaded before multihead_attn")
+@mutant(
+    "layer-numbers-by-kind", rejects="TL-7", operation="decoder_layer", origin="self_attn loaded before multihead_attn"
+)
 class NumbersByKind(HandWrittenLayer):
     """Gives the first parameters to the self-attentions and the rest to the cross-attentions."""
 
@@ -209,7 +252,10 @@ class NumbersByKind(HandWrittenLayer):
 
 
 @mutant(
-    "layer-attends-to-its-input", rejects="TL-8", operation=ENCODER, origin="temp_key = temp_value = query set once"
+    "layer-attends-to-its-input",
+    rejects="TL-8",
+    operation="encoder_layer",
+    origin="temp_key = temp_value = query set once",
 )
 class AttendsToItsInput(HandWrittenLayer):
     """Keeps the layer's input as key and value of every self-attention."""
@@ -219,7 +265,9 @@ class AttendsToItsInput(HandWrittenLayer):
         return self.attention(index, query, key, call.query, call.attn_mask, call.query_padding)
 
 
-@mutant("layer-value-before-norm", rejects="TL-8", operation=DECODER, origin="norm applied to query and key alone")
+@mutant(
+    "layer-value-before-norm", rejects="TL-8", operation="decoder_layer", origin="norm applied to query and key alone"
+)
 class ValueBeforeNorm(HandWrittenLayer):
     """Takes the value of a pre-norm self-attention from the stream before the norm."""
 
@@ -228,7 +276,7 @@ class ValueBeforeNorm(HandWrittenLayer):
         return self.attention(index, placed, placed, at.stream, call.attn_mask, call.query_padding)
 
 
-@mutant("layer-key-before-norm", rejects="TL-8", operation=ENCODER, origin="norm applied to the query alone")
+@mutant("layer-key-before-norm", rejects="TL-8", operation="encoder_layer", origin="norm applied to the query alone")
 class KeyBeforeNorm(HandWrittenLayer):
     """Takes key and value of a pre-norm self-attention from the stream before the norm."""
 

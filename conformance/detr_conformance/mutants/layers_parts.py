@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detr_conformance.mutants.layers import (
-    DECODER,
-    ENCODER,
     Call,
     HandWrittenLayer,
     Mask,
@@ -23,7 +21,7 @@ from detr_conformance.mutants.registry import mutant
 # -- norm -----------------------------------------------------------------------------------------------------
 
 
-@mutant("layer-epsilon-of-timm", rejects="TL-20", operation=ENCODER, origin="timm's 1e-6")
+@mutant("layer-epsilon-of-timm", rejects="TL-20", operation="encoder_layer", origin="timm's 1e-6")
 class EpsilonOfTimm(HandWrittenLayer):
     """Adds 1e-6 to the variance."""
 
@@ -31,7 +29,7 @@ class EpsilonOfTimm(HandWrittenLayer):
         return 1e-6
 
 
-@mutant("layer-epsilon-of-bert", rejects="TL-20", operation=DECODER, origin="BERT's 1e-12")
+@mutant("layer-epsilon-of-bert", rejects="TL-20", operation="decoder_layer", origin="BERT's 1e-12")
 class EpsilonOfBert(HandWrittenLayer):
     """Adds 1e-12 to the variance."""
 
@@ -39,7 +37,9 @@ class EpsilonOfBert(HandWrittenLayer):
         return 1e-12
 
 
-@mutant("layer-epsilon-of-torch", rejects="TL-20", operation=ENCODER, origin="nn.LayerNorm(embed_dim), as in detrex")
+@mutant(
+    "layer-epsilon-of-torch", rejects="TL-20", operation="encoder_layer", origin="nn.LayerNorm(embed_dim), as in detrex"
+)
 class EpsilonOfTorch(HandWrittenLayer):
     """Adds 1e-5 to the variance, whatever the configuration says."""
 
@@ -66,7 +66,9 @@ class WrittenOut(HandWrittenLayer):
         return x * weight + bias
 
 
-@mutant("layer-variance-unbiased", rejects="TL-20", operation=ENCODER, origin="torch.var, which divides by C - 1")
+@mutant(
+    "layer-variance-unbiased", rejects="TL-20", operation="encoder_layer", origin="torch.var, which divides by C - 1"
+)
 class VarianceUnbiased(WrittenOut):
     """Divides the squares by C - 1."""
 
@@ -74,7 +76,7 @@ class VarianceUnbiased(WrittenOut):
         return x.mean(-1, keepdim=True), x.var(-1, keepdim=True)
 
 
-@mutant("layer-root-mean-square", rejects="TL-20", operation=DECODER, origin="RMSNorm")
+@mutant("layer-root-mean-square", rejects="TL-20", operation="decoder_layer", origin="RMSNorm")
 class RootMeanSquare(WrittenOut):
     """Does not subtract the mean."""
 
@@ -82,7 +84,7 @@ class RootMeanSquare(WrittenOut):
         return torch.zeros_like(x[..., :1]), x.square().mean(-1, keepdim=True)
 
 
-@mutant("layer-norm-over-tokens", rejects="TL-20", operation=DECODER, origin="LayerNorm over (length, channel)")
+@mutant("layer-norm-over-tokens", rejects="TL-20", operation="decoder_layer", origin="LayerNorm over (length, channel)")
 class NormOverTokens(WrittenOut):
     """Takes mean and variance over all tokens of an image."""
 
@@ -91,7 +93,7 @@ class NormOverTokens(WrittenOut):
         return mean, (x - mean).square().mean((-2, -1), keepdim=True)
 
 
-@mutant("layer-epsilon-beside-root", rejects="TL-20", operation=ENCODER, origin="(x - mean) / (std + eps)")
+@mutant("layer-epsilon-beside-root", rejects="TL-20", operation="encoder_layer", origin="(x - mean) / (std + eps)")
 class EpsilonBesideRoot(WrittenOut):
     """Adds epsilon to the standard deviation."""
 
@@ -102,7 +104,7 @@ class EpsilonBesideRoot(WrittenOut):
 @mutant(
     "layer-norm-without-bias",
     rejects="TL-20",
-    operation=ENCODER,
+    operation="encoder_layer",
     origin="elementwise_affine taken for the weight alone",
 )
 class NormWithoutBias(WrittenOut):
@@ -116,7 +118,10 @@ class NormWithoutBias(WrittenOut):
 
 
 @mutant(
-    "layer-network-identity-twice", rejects="TL-21", operation=DECODER, origin="added in the network and in the layer"
+    "layer-network-identity-twice",
+    rejects="TL-21",
+    operation="decoder_layer",
+    origin="added in the network and in the layer",
 )
 class NetworkIdentityTwice(HandWrittenLayer):
     """Adds the stream to the feed-forward network twice."""
@@ -126,7 +131,7 @@ class NetworkIdentityTwice(HandWrittenLayer):
         return self.added(at, after.stream) if name == "ffn" else after
 
 
-@mutant("layer-network-replaces-stream", rejects="TL-21", operation=ENCODER, origin="x = norm(ffn(x))")
+@mutant("layer-network-replaces-stream", rejects="TL-21", operation="encoder_layer", origin="x = norm(ffn(x))")
 class NetworkReplacesStream(HandWrittenLayer):
     """Does not add the stream to the feed-forward network."""
 
@@ -135,7 +140,7 @@ class NetworkReplacesStream(HandWrittenLayer):
         return Streams(after.stream - at.stream, after.stream - at.stream) if name == "ffn" else after
 
 
-@mutant("layer-always-relu", rejects="TL-21", operation=ENCODER, origin="activation accepted and not used")
+@mutant("layer-always-relu", rejects="TL-21", operation="encoder_layer", origin="activation accepted and not used")
 class AlwaysRelu(HandWrittenLayer):
     """Has ReLU whatever the configuration says."""
 
@@ -143,7 +148,7 @@ class AlwaysRelu(HandWrittenLayer):
         return hidden.relu()
 
 
-@mutant("layer-gelu-tanh", rejects="TL-21", operation=DECODER, origin="F.gelu(x, approximate='tanh')")
+@mutant("layer-gelu-tanh", rejects="TL-21", operation="decoder_layer", origin="F.gelu(x, approximate='tanh')")
 class GeluTanh(HandWrittenLayer):
     """Approximates GELU by tanh."""
 
@@ -152,7 +157,10 @@ class GeluTanh(HandWrittenLayer):
 
 
 @mutant(
-    "layer-network-capped", rejects="TL-21", operation=DECODER, origin="feedforward_dim rounded down to a multiple of 8"
+    "layer-network-capped",
+    rejects="TL-21",
+    operation="decoder_layer",
+    origin="feedforward_dim rounded down to a multiple of 8",
 )
 class NetworkCapped(HandWrittenLayer):
     """Leaves out the hidden channels beyond a multiple of 8."""
@@ -165,7 +173,9 @@ class NetworkCapped(HandWrittenLayer):
 # -- dropout --------------------------------------------------------------------------------------------------
 
 
-@mutant("layer-one-rate-of-dropout", rejects="TL-22", operation=ENCODER, origin="config.dropout of transformers")
+@mutant(
+    "layer-one-rate-of-dropout", rejects="TL-22", operation="encoder_layer", origin="config.dropout of transformers"
+)
 class OneRateOfDropout(HandWrittenLayer):
     """Drops what attentions return with the rate of the feed-forward networks."""
 
@@ -173,7 +183,7 @@ class OneRateOfDropout(HandWrittenLayer):
         return F.dropout(attended, self.config.ffn_drop, self.training)
 
 
-@mutant("layer-stream-dropped", rejects="TL-22", operation=DECODER, origin="dropout(x + attention(x))")
+@mutant("layer-stream-dropped", rejects="TL-22", operation="decoder_layer", origin="dropout(x + attention(x))")
 class StreamDropped(HandWrittenLayer):
     """Drops channels of the stream after an attention."""
 
@@ -188,7 +198,9 @@ class StreamDropped(HandWrittenLayer):
         return Streams(stream, stream)
 
 
-@mutant("layer-weights-never-dropped", rejects="TL-22", operation=DECODER, origin="attn_drop not handed to SDPA")
+@mutant(
+    "layer-weights-never-dropped", rejects="TL-22", operation="decoder_layer", origin="attn_drop not handed to SDPA"
+)
 class WeightsNeverDropped(HandWrittenLayer):
     """Ignores attn_drop."""
 
@@ -196,7 +208,12 @@ class WeightsNeverDropped(HandWrittenLayer):
         return shares
 
 
-@mutant("layer-hidden-never-dropped", rejects="TL-22", operation=ENCODER, origin="activation_dropout=0 of transformers")
+@mutant(
+    "layer-hidden-never-dropped",
+    rejects="TL-22",
+    operation="encoder_layer",
+    origin="activation_dropout=0 of transformers",
+)
 class HiddenNeverDropped(HandWrittenLayer):
     """Drops the output of a feed-forward network, but not its hidden channels."""
 
@@ -205,7 +222,10 @@ class HiddenNeverDropped(HandWrittenLayer):
 
 
 @mutant(
-    "layer-cross-never-dropped", rejects="TL-22", operation=DECODER, origin="dropout1 of DETR's layer, but no dropout2"
+    "layer-cross-never-dropped",
+    rejects="TL-22",
+    operation="decoder_layer",
+    origin="dropout1 of DETR's layer, but no dropout2",
 )
 class CrossNeverDropped(HandWrittenLayer):
     """Drops the output of the first attention alone."""
@@ -221,7 +241,7 @@ class CrossNeverDropped(HandWrittenLayer):
 @mutant(
     "layer-dropped-after-norm",
     rejects="TL-22",
-    operation=ENCODER,
+    operation="encoder_layer",
     origin="embedding dropout, as in the original transformer",
 )
 class DroppedAfterNorm(HandWrittenLayer):
@@ -234,7 +254,9 @@ class DroppedAfterNorm(HandWrittenLayer):
 # -- numbers --------------------------------------------------------------------------------------------------
 
 
-@mutant("layer-stream-in-bfloat16", rejects="TL-23", operation=ENCODER, origin="residual stream kept in bfloat16")
+@mutant(
+    "layer-stream-in-bfloat16", rejects="TL-23", operation="encoder_layer", origin="residual stream kept in bfloat16"
+)
 class StreamInBfloat16(HandWrittenLayer):
     """Rounds the stream to bfloat16 after each sublayer."""
 
@@ -244,7 +266,7 @@ class StreamInBfloat16(HandWrittenLayer):
         return Streams(stream, stream)
 
 
-@mutant("layer-in-float32", rejects="TL-23", operation=DECODER, origin="tokens.float() at the head of forward")
+@mutant("layer-in-float32", rejects="TL-23", operation="decoder_layer", origin="tokens.float() at the head of forward")
 class InFloat32(HandWrittenLayer):
     """Rounds the stream of a float64 layer to float32."""
 
@@ -258,7 +280,9 @@ class InFloat32(HandWrittenLayer):
         return Streams(stream, stream)
 
 
-@mutant("layer-key-detached", rejects="TL-24", operation=DECODER, origin="memory.detach() for auxiliary decoders")
+@mutant(
+    "layer-key-detached", rejects="TL-24", operation="decoder_layer", origin="memory.detach() for auxiliary decoders"
+)
 class KeyDetached(HandWrittenLayer):
     """Sends no gradient to the key."""
 
@@ -268,7 +292,7 @@ class KeyDetached(HandWrittenLayer):
         return call
 
 
-@mutant("layer-identity-detached", rejects="TL-24", operation=ENCODER, origin="identity = query.detach()")
+@mutant("layer-identity-detached", rejects="TL-24", operation="encoder_layer", origin="identity = query.detach()")
 class IdentityDetached(HandWrittenLayer):
     """Sends no gradient through the identity of the first sublayer."""
 

@@ -10,10 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from detr_conformance.mutants.positions import (
-    BOX,
-    LEARNED,
-    LEVEL,
-    SINE,
     BoxByHand,
     Embedded,
     LearnedByHand,
@@ -52,17 +48,17 @@ class PowerWavelengths(Waving):
         return position.unsqueeze(-1) / wave.temperature ** self.exponent(wave).to(position.dtype)
 
 
-@twin("sine-complex", operation=SINE, origin="rotary embeddings")
+@twin("sine-complex", operation="sine_position_embedding", origin="rotary embeddings")
 class ComplexSine(ComplexWaves, SineByHand):
     """Takes sines and cosines as parts of complex numbers."""
 
 
-@twin("sine-shifted", operation=SINE, origin="cos(p) = sin(p + pi / 2)")
+@twin("sine-shifted", operation="sine_position_embedding", origin="cos(p) = sin(p + pi / 2)")
 class ShiftedSine(ShiftedSines, SineByHand):
     """Makes all channels by one sine."""
 
 
-@twin("sine-in-float64", operation=SINE, origin="RT-DETR in transformers, compute_dtype")
+@twin("sine-in-float64", operation="sine_position_embedding", origin="RT-DETR in transformers, compute_dtype")
 class SineInFloat64(SineByHand):
     """Computes in float64 whatever the output is."""
 
@@ -70,7 +66,7 @@ class SineInFloat64(SineByHand):
         return torch.float64
 
 
-@twin("sine-in-float32", operation=SINE, origin="detrex: cumsum(dtype=torch.float32)")
+@twin("sine-in-float32", operation="sine_position_embedding", origin="detrex: cumsum(dtype=torch.float32)")
 class SineInFloat32(PowerWavelengths, SineByHand):
     """Computes in float32 whatever the output is."""
 
@@ -78,7 +74,7 @@ class SineInFloat32(PowerWavelengths, SineByHand):
         return torch.float32
 
 
-@twin("sine-triangular-counts", operation=SINE, origin="a prefix sum as a matrix product")
+@twin("sine-triangular-counts", operation="sine_position_embedding", origin="a prefix sum as a matrix product")
 class TriangularCounts(SineByHand):
     """Counts by a product with a triangle of ones, along the last axis of a transposed map for y."""
 
@@ -88,7 +84,7 @@ class TriangularCounts(SineByHand):
         return (along @ triangle).movedim(-1, axis)
 
 
-@twin("sine-scaled-first", operation=SINE, origin="one reciprocal a row, scaled beforehand")
+@twin("sine-scaled-first", operation="sine_position_embedding", origin="one reciprocal a row, scaled beforehand")
 class ScaledFirst(SineByHand):
     """Multiplies counts by 2 pi / (extent + 1e-6)."""
 
@@ -97,7 +93,7 @@ class ScaledFirst(SineByHand):
         return count * step + wave.offset * step
 
 
-@twin("sine-image-by-image", operation=SINE, origin="embeddings made in the data loader")
+@twin("sine-image-by-image", operation="sine_position_embedding", origin="embeddings made in the data loader")
 class ImageByImage(SineByHand):
     """Embeds one image after another."""
 
@@ -106,17 +102,17 @@ class ImageByImage(SineByHand):
         return torch.cat([whole(y[i : i + 1], x[i : i + 1], mask[i : i + 1]) for i in range(len(mask))])
 
 
-@twin("box-complex", operation=BOX, origin="rotary embeddings")
+@twin("box-complex", operation="box_position_embedding", origin="rotary embeddings")
 class ComplexBox(ComplexWaves, BoxByHand):
     """Takes sines and cosines as parts of complex numbers."""
 
 
-@twin("box-shifted", operation=BOX, origin="cos(p) = sin(p + pi / 2)")
+@twin("box-shifted", operation="box_position_embedding", origin="cos(p) = sin(p + pi / 2)")
 class ShiftedBox(ShiftedSines, BoxByHand):
     """Makes all channels by one sine."""
 
 
-@twin("box-outer-product", operation=BOX, origin="einsum of positions and frequencies")
+@twin("box-outer-product", operation="box_position_embedding", origin="einsum of positions and frequencies")
 class OuterProduct(BoxByHand):
     """Makes the phases of all coordinates by one outer product."""
 
@@ -125,7 +121,7 @@ class OuterProduct(BoxByHand):
         return torch.einsum("...c,f->...cf", position, wavelength.reciprocal().to(position.dtype))
 
 
-@twin("box-in-float64", operation=BOX, origin="double precision inside")
+@twin("box-in-float64", operation="box_position_embedding", origin="double precision inside")
 class BoxInFloat64(PowerWavelengths, BoxByHand):
     """Computes in float64 whatever the boxes are."""
 
@@ -133,7 +129,11 @@ class BoxInFloat64(PowerWavelengths, BoxByHand):
         return torch.float64
 
 
-@twin("learned-one-hot", operation=LEARNED, origin="lookup as a matrix product, for accelerators without gather")
+@twin(
+    "learned-one-hot",
+    operation="learned_position_embedding",
+    origin="lookup as a matrix product, for accelerators without gather",
+)
 class OneHot(LearnedByHand):
     """Multiplies one-hot rows by the tables."""
 
@@ -145,7 +145,7 @@ class OneHot(LearnedByHand):
         return row[:, None].expand(-1, len(columns), -1), column.expand(len(rows), -1, -1)
 
 
-@twin("level-repeated", operation=LEVEL, origin="repeat_interleave")
+@twin("level-repeated", operation="level_position_embedding", origin="repeat_interleave")
 class Repeated(LevelByHand):
     """Repeats each vector for the cells of its level."""
 
@@ -159,7 +159,7 @@ class Repeated(LevelByHand):
         return level_embed.repeat_interleave(spatial_shapes.prod(-1), 0)[None].add(position_embedding)
 
 
-@twin("level-one-hot", operation=LEVEL, origin="lookup as a matrix product")
+@twin("level-one-hot", operation="level_position_embedding", origin="lookup as a matrix product")
 class LevelOneHot(LevelByHand):
     """Multiplies a matrix of cells and levels by the vectors."""
 

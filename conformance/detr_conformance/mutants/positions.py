@@ -63,7 +63,11 @@ class Waving:
         return (torch.arange(wave.feats) // 2).double() * 2 / wave.feats
 
 
-@twin("sine-by-hand", operation=SINE, origin="frequencies as exponentials, as in Attention Is All You Need")
+@twin(
+    "sine-by-hand",
+    operation="sine_position_embedding",
+    origin="frequencies as exponentials, as in Attention Is All You Need",
+)
 class SineByHand(Waving):
     """Multiplies counts by exponential frequencies and writes sines and cosines into their channels."""
 
@@ -113,7 +117,7 @@ class SineByHand(Waving):
         return torch.cat((y.movedim(-1, 1), x.movedim(-1, 1)), 1)
 
 
-@twin("box-by-hand", operation=BOX, origin="one phase tensor for all coordinates")
+@twin("box-by-hand", operation="box_position_embedding", origin="one phase tensor for all coordinates")
 class BoxByHand(Waving):
     """Puts the coordinates into their order first and makes all channels at once."""
 
@@ -147,7 +151,11 @@ class BoxByHand(Waving):
         return waves.flatten(-2)
 
 
-@twin("learned-by-hand", operation=LEARNED, origin="facebookresearch/detr, models/position_encoding.py")
+@twin(
+    "learned-by-hand",
+    operation="learned_position_embedding",
+    origin="facebookresearch/detr, models/position_encoding.py",
+)
 class LearnedByHand(nn.Module):
     """Looks the entries up by index and repeats them along the other axis."""
 
@@ -193,7 +201,11 @@ class LearnedByHand(nn.Module):
         return torch.stack([cells.movedim(-1, 0)] * mask.shape[0])
 
 
-@twin("level-by-hand", operation=LEVEL, origin="fundamentalvision/Deformable-DETR, models/deformable_transformer.py")
+@twin(
+    "level-by-hand",
+    operation="level_position_embedding",
+    origin="fundamentalvision/Deformable-DETR, models/deformable_transformer.py",
+)
 class LevelByHand:
     """Cuts the cells into levels, adds a vector to each and joins them again."""
 

@@ -6,12 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_conformance.mutants.positions import BOX, BoxByHand, Positions, Wave, Waves
+from detr_conformance.mutants.positions import BoxByHand, Positions, Wave, Waves
 from detr_conformance.mutants.positions_sine import Blocks
 from detr_conformance.mutants.registry import mutant
 
 
-@mutant("box-x-before-y", rejects="POS-17", operation=BOX, origin="detrex, get_sine_pos_embed(exchange_xy=False)")
+@mutant(
+    "box-x-before-y",
+    rejects="POS-17",
+    operation="box_position_embedding",
+    origin="detrex, get_sine_pos_embed(exchange_xy=False)",
+)
 class XBeforeY(BoxByHand):
     """Keeps the order of the input."""
 
@@ -19,7 +24,7 @@ class XBeforeY(BoxByHand):
         return boxes
 
 
-@mutant("box-h-before-w", rejects="POS-17", operation=BOX, origin="pairs exchanged throughout")
+@mutant("box-h-before-w", rejects="POS-17", operation="box_position_embedding", origin="pairs exchanged throughout")
 class HBeforeW(BoxByHand):
     """Exchanges width and height as well."""
 
@@ -27,7 +32,9 @@ class HBeforeW(BoxByHand):
         return boxes.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
 
 
-@mutant("box-reversed", rejects="POS-17", operation=BOX, origin="flip(-1), which is right for points")
+@mutant(
+    "box-reversed", rejects="POS-17", operation="box_position_embedding", origin="flip(-1), which is right for points"
+)
 class Reversed(BoxByHand):
     """Turns the whole box round: (h, w, y, x)."""
 
@@ -35,7 +42,12 @@ class Reversed(BoxByHand):
         return boxes.flip(-1)
 
 
-@mutant("box-sigmoid-inside", rejects="POS-18", operation=BOX, origin="Deformable DETR, get_proposal_pos_embed")
+@mutant(
+    "box-sigmoid-inside",
+    rejects="POS-18",
+    operation="box_position_embedding",
+    origin="Deformable DETR, get_proposal_pos_embed",
+)
 class SigmoidInside(BoxByHand):
     """Takes boxes for logits."""
 
@@ -43,7 +55,7 @@ class SigmoidInside(BoxByHand):
         return super().coordinates(boxes).sigmoid()
 
 
-@mutant("box-two-pi-missing", rejects="POS-18", operation=BOX, origin="scale left out")
+@mutant("box-two-pi-missing", rejects="POS-18", operation="box_position_embedding", origin="scale left out")
 class ScaleMissing(BoxByHand):
     """Does not multiply by 2 pi."""
 
@@ -51,7 +63,7 @@ class ScaleMissing(BoxByHand):
         return boxes
 
 
-@mutant("box-clamped", rejects="POS-18", operation=BOX, origin="boxes.clamp(0, 1)")
+@mutant("box-clamped", rejects="POS-18", operation="box_position_embedding", origin="boxes.clamp(0, 1)")
 class Clamped(BoxByHand):
     """Moves boxes into the image."""
 
@@ -59,7 +71,12 @@ class Clamped(BoxByHand):
         return super().coordinates(boxes).clamp(0, 1)
 
 
-@mutant("box-wrapped", rejects="POS-18", operation=BOX, origin="argument reduction by the first wavelength")
+@mutant(
+    "box-wrapped",
+    rejects="POS-18",
+    operation="box_position_embedding",
+    origin="argument reduction by the first wavelength",
+)
 class Wrapped(BoxByHand):
     """Takes coordinates modulo 1, which only the first wave does not see."""
 
@@ -67,7 +84,7 @@ class Wrapped(BoxByHand):
         return super().coordinates(boxes).remainder(1)
 
 
-@mutant("box-from-corners", rejects="POS-18", operation=BOX, origin="xyxy expected")
+@mutant("box-from-corners", rejects="POS-18", operation="box_position_embedding", origin="xyxy expected")
 class FromCorners(BoxByHand):
     """Takes boxes for corners and converts them."""
 
@@ -77,12 +94,16 @@ class FromCorners(BoxByHand):
         return wide if wide.shape[-1] == 2 else torch.cat(((low + high) / 2, high - low), -1)
 
 
-@mutant("box-waves-in-blocks", rejects="POS-19", operation=BOX, origin="NeRF's and ViT's embeddings")
+@mutant(
+    "box-waves-in-blocks", rejects="POS-19", operation="box_position_embedding", origin="NeRF's and ViT's embeddings"
+)
 class BoxBlocks(Blocks, BoxByHand):
     """Has the sines of all wavelengths first, then the cosines."""
 
 
-@mutant("box-coordinates-alternate", rejects="POS-19", operation=BOX, origin="einops pattern '(f c)'")
+@mutant(
+    "box-coordinates-alternate", rejects="POS-19", operation="box_position_embedding", origin="einops pattern '(f c)'"
+)
 class CoordinatesAlternate(BoxByHand):
     """Makes the coordinate the fastest axis of the channels."""
 
@@ -90,7 +111,12 @@ class CoordinatesAlternate(BoxByHand):
         return waves.transpose(-1, -2).flatten(-2)
 
 
-@mutant("box-wavelengths-of-a-box", rejects="POS-19", operation=BOX, origin="d_model / 2 in place of num_pos_feats")
+@mutant(
+    "box-wavelengths-of-a-box",
+    rejects="POS-19",
+    operation="box_position_embedding",
+    origin="d_model / 2 in place of num_pos_feats",
+)
 class WavelengthsOfABox(BoxByHand):
     """Divides the exponent by the channels of two coordinates."""
 
@@ -98,7 +124,12 @@ class WavelengthsOfABox(BoxByHand):
         return super().exponent(wave) / 2
 
 
-@mutant("box-temperature-fixed", rejects="POS-19", operation=BOX, origin="DINO, gen_sineembed_for_position")
+@mutant(
+    "box-temperature-fixed",
+    rejects="POS-19",
+    operation="box_position_embedding",
+    origin="DINO, gen_sineembed_for_position",
+)
 class BoxTemperatureFixed(BoxByHand):
     """Takes 10000 whatever the setting says."""
 
@@ -106,7 +137,7 @@ class BoxTemperatureFixed(BoxByHand):
         return super().phase(position, Wave(wave.feats))
 
 
-@mutant("box-axes-squeezed", rejects="POS-20", operation=BOX, origin="squeeze() without an axis")
+@mutant("box-axes-squeezed", rejects="POS-20", operation="box_position_embedding", origin="squeeze() without an axis")
 class AxesSqueezed(BoxByHand):
     """Loses leading axes of length one."""
 
@@ -114,7 +145,9 @@ class AxesSqueezed(BoxByHand):
         return super().result(waves).squeeze()
 
 
-@mutant("box-three-axes-only", rejects="POS-20", operation=BOX, origin="DINO's pos_tensor[:, :, 0]")
+@mutant(
+    "box-three-axes-only", rejects="POS-20", operation="box_position_embedding", origin="DINO's pos_tensor[:, :, 0]"
+)
 class ThreeAxesOnly(BoxByHand):
     """Reads the coordinates by three indices."""
 
@@ -122,7 +155,12 @@ class ThreeAxesOnly(BoxByHand):
         return torch.stack([super(ThreeAxesOnly, self).coordinates(boxes)[:, :, i] for i in range(boxes.shape[2])], -1)
 
 
-@mutant("box-scaled-in-half", rejects="POS-21", operation=BOX, origin="transformers and detrex: x * scale / dim_t")
+@mutant(
+    "box-scaled-in-half",
+    rejects="POS-21",
+    operation="box_position_embedding",
+    origin="transformers and detrex: x * scale / dim_t",
+)
 class ScaledInHalf(BoxByHand):
     """Multiplies by 2 pi in the dtype of the boxes."""
 
@@ -133,7 +171,7 @@ class ScaledInHalf(BoxByHand):
         return super().ordered(boxes).to(self.wide(boxes.dtype))
 
 
-@mutant("box-in-half", rejects="POS-21", operation=BOX, origin="no conversion at all")
+@mutant("box-in-half", rejects="POS-21", operation="box_position_embedding", origin="no conversion at all")
 class InHalf(BoxByHand):
     """Computes in the dtype of the boxes throughout."""
 
@@ -141,7 +179,7 @@ class InHalf(BoxByHand):
         return dtype
 
 
-@mutant("box-frequencies-in-half", rejects="POS-21", operation=BOX, origin="dim_t.to(pos.dtype)")
+@mutant("box-frequencies-in-half", rejects="POS-21", operation="box_position_embedding", origin="dim_t.to(pos.dtype)")
 class FrequenciesInHalf(BoxByHand):
     """Rounds the exponents to bfloat16."""
 
@@ -149,7 +187,12 @@ class FrequenciesInHalf(BoxByHand):
         return super().exponent(wave).bfloat16()
 
 
-@mutant("box-embedding-size-detached", rejects="POS-22", operation=BOX, origin="only the centre taken for a position")
+@mutant(
+    "box-embedding-size-detached",
+    rejects="POS-22",
+    operation="box_position_embedding",
+    origin="only the centre taken for a position",
+)
 class SizeDetached(BoxByHand):
     """Gives width and height no gradient."""
 
@@ -157,7 +200,12 @@ class SizeDetached(BoxByHand):
         return torch.cat((super().ordered(boxes)[..., :2], boxes[..., 2:].detach()), -1)
 
 
-@mutant("box-without-gradient", rejects="POS-22", operation=BOX, origin="@torch.no_grad() around the embedding")
+@mutant(
+    "box-without-gradient",
+    rejects="POS-22",
+    operation="box_position_embedding",
+    origin="@torch.no_grad() around the embedding",
+)
 class WithoutGradient(BoxByHand):
     """Treats boxes as constants."""
 
@@ -165,7 +213,12 @@ class WithoutGradient(BoxByHand):
         return super().coordinates(boxes).detach() + 0 * boxes
 
 
-@mutant("box-gradient-of-the-image", rejects="POS-22", operation=BOX, origin="clamp of the gradient outside [0, 1]")
+@mutant(
+    "box-gradient-of-the-image",
+    rejects="POS-22",
+    operation="box_position_embedding",
+    origin="clamp of the gradient outside [0, 1]",
+)
 class GradientOfTheImage(BoxByHand):
     """Passes no gradient to coordinates outside the image."""
 
@@ -174,7 +227,9 @@ class GradientOfTheImage(BoxByHand):
         return torch.where((wide >= 0) & (wide <= 1), wide, wide.detach())
 
 
-@mutant("box-any-coordinates", rejects="POS-23", operation=BOX, origin="detrex, get_sine_pos_embed")
+@mutant(
+    "box-any-coordinates", rejects="POS-23", operation="box_position_embedding", origin="detrex, get_sine_pos_embed"
+)
 class AnyCoordinates(BoxByHand):
     """Embeds any number of coordinates."""
 
@@ -182,7 +237,9 @@ class AnyCoordinates(BoxByHand):
         pass
 
 
-@mutant("box-odd-channels-accepted", rejects="POS-16", operation=BOX, origin="slices 0::2 and 1::2")
+@mutant(
+    "box-odd-channels-accepted", rejects="POS-16", operation="box_position_embedding", origin="slices 0::2 and 1::2"
+)
 class BoxOddChannelsAccepted(BoxByHand):
     """Leaves the last sine of each coordinate without its cosine."""
 

@@ -8,13 +8,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from detr_conformance.mutants.positions import LEARNED, LEVEL, Embedded, LearnedByHand, LevelByHand, Padding
+from detr_conformance.mutants.positions import Embedded, LearnedByHand, LevelByHand, Padding
 from detr_conformance.mutants.registry import mutant
 
 # -- learned --------------------------------------------------------------------------------------------------
 
 
-@mutant("learned-rows-before-columns", rejects="POS-24", operation=LEARNED, origin="the order of the sine embedding")
+@mutant(
+    "learned-rows-before-columns",
+    rejects="POS-24",
+    operation="learned_position_embedding",
+    origin="the order of the sine embedding",
+)
 class RowsBeforeColumns(LearnedByHand):
     """Puts the channels of the row first."""
 
@@ -22,7 +27,12 @@ class RowsBeforeColumns(LearnedByHand):
         return torch.cat((row, column), -1)
 
 
-@mutant("learned-tables-exchanged", rejects="POS-24", operation=LEARNED, origin="row_embed(i), i from the width")
+@mutant(
+    "learned-tables-exchanged",
+    rejects="POS-24",
+    operation="learned_position_embedding",
+    origin="row_embed(i), i from the width",
+)
 class TablesExchanged(LearnedByHand):
     """Looks columns up in the table of rows."""
 
@@ -31,7 +41,12 @@ class TablesExchanged(LearnedByHand):
         return row[:, None].expand(-1, len(columns), -1), column.expand(len(rows), -1, -1)
 
 
-@mutant("learned-from-one", rejects="POS-25", operation=LEARNED, origin="nn.Embedding with a padding entry")
+@mutant(
+    "learned-from-one",
+    rejects="POS-25",
+    operation="learned_position_embedding",
+    origin="nn.Embedding with a padding entry",
+)
 class FromOne(LearnedByHand):
     """Numbers rows and columns from one."""
 
@@ -39,7 +54,12 @@ class FromOne(LearnedByHand):
         return (torch.arange(length) + 1).clamp(max=size - 1)
 
 
-@mutant("learned-stretched", rejects="POS-25", operation=LEARNED, origin="position embeddings interpolated as in ViT")
+@mutant(
+    "learned-stretched",
+    rejects="POS-25",
+    operation="learned_position_embedding",
+    origin="position embeddings interpolated as in ViT",
+)
 class Stretched(LearnedByHand):
     """Spreads the map over the whole table."""
 
@@ -47,7 +67,12 @@ class Stretched(LearnedByHand):
         return torch.arange(length) * size // length
 
 
-@mutant("learned-counts-valid-cells", rejects="POS-25", operation=LEARNED, origin="the counts of the sine embedding")
+@mutant(
+    "learned-counts-valid-cells",
+    rejects="POS-25",
+    operation="learned_position_embedding",
+    origin="the counts of the sine embedding",
+)
 class CountsValidCells(LearnedByHand):
     """Numbers the valid cells of each image."""
 
@@ -57,7 +82,12 @@ class CountsValidCells(LearnedByHand):
         return torch.cat((self.col_embed(column), self.row_embed(row)), -1).movedim(-1, 1)
 
 
-@mutant("learned-clamped", rejects="POS-26", operation=LEARNED, origin="an index error silenced by clamp")
+@mutant(
+    "learned-clamped",
+    rejects="POS-26",
+    operation="learned_position_embedding",
+    origin="an index error silenced by clamp",
+)
 class ClampedIndex(LearnedByHand):
     """Repeats the last entry beyond the table."""
 
@@ -68,7 +98,9 @@ class ClampedIndex(LearnedByHand):
         return torch.arange(length).clamp(max=size - 1)
 
 
-@mutant("learned-wrapped", rejects="POS-26", operation=LEARNED, origin="an index error silenced by %")
+@mutant(
+    "learned-wrapped", rejects="POS-26", operation="learned_position_embedding", origin="an index error silenced by %"
+)
 class WrappedIndex(LearnedByHand):
     """Begins again at the first entry."""
 
@@ -79,7 +111,7 @@ class WrappedIndex(LearnedByHand):
         return torch.arange(length) % size
 
 
-@mutant("learned-full-tables-refused", rejects="POS-26", operation=LEARNED, origin=">= for >")
+@mutant("learned-full-tables-refused", rejects="POS-26", operation="learned_position_embedding", origin=">= for >")
 class FullTablesRefused(LearnedByHand):
     """Refuses a map of just the size of the tables."""
 
@@ -87,7 +119,9 @@ class FullTablesRefused(LearnedByHand):
         super().check_size(height + 1, width + 1)
 
 
-@mutant("learned-normal", rejects="POS-27", operation=LEARNED, origin="the default of nn.Embedding")
+@mutant(
+    "learned-normal", rejects="POS-27", operation="learned_position_embedding", origin="the default of nn.Embedding"
+)
 class NormalTables(LearnedByHand):
     """Draws the tables from N(0, 1)."""
 
@@ -95,7 +129,12 @@ class NormalTables(LearnedByHand):
         table.normal_()
 
 
-@mutant("learned-small", rejects="POS-27", operation=LEARNED, origin="_init_weights of transformers, std 0.02")
+@mutant(
+    "learned-small",
+    rejects="POS-27",
+    operation="learned_position_embedding",
+    origin="_init_weights of transformers, std 0.02",
+)
 class SmallTables(LearnedByHand):
     """Draws the tables from a narrow normal distribution."""
 
@@ -103,7 +142,12 @@ class SmallTables(LearnedByHand):
         nn.init.trunc_normal_(table, std=0.02)
 
 
-@mutant("learned-xavier", rejects="POS-27", operation=LEARNED, origin="a global Xavier loop that runs afterwards")
+@mutant(
+    "learned-xavier",
+    rejects="POS-27",
+    operation="learned_position_embedding",
+    origin="a global Xavier loop that runs afterwards",
+)
 class XavierTables(LearnedByHand):
     """Draws the tables uniformly around zero."""
 
@@ -111,7 +155,12 @@ class XavierTables(LearnedByHand):
         nn.init.xavier_uniform_(table)
 
 
-@mutant("learned-rows-frozen", rejects="POS-28", operation=LEARNED, origin="one table registered as a buffer")
+@mutant(
+    "learned-rows-frozen",
+    rejects="POS-28",
+    operation="learned_position_embedding",
+    origin="one table registered as a buffer",
+)
 class RowsFrozen(LearnedByHand):
     """Gives the rows no gradient."""
 
@@ -120,7 +169,10 @@ class RowsFrozen(LearnedByHand):
 
 
 @mutant(
-    "learned-gradient-of-one-image", rejects="POS-28", operation=LEARNED, origin="expand in a hand-written backward"
+    "learned-gradient-of-one-image",
+    rejects="POS-28",
+    operation="learned_position_embedding",
+    origin="expand in a hand-written backward",
 )
 class GradientOfOneImage(LearnedByHand):
     """Lets the first image alone train the tables."""
@@ -130,7 +182,7 @@ class GradientOfOneImage(LearnedByHand):
         return torch.stack([image, *[image.detach()] * (len(mask) - 1)])
 
 
-@mutant("learned-any-mask", rejects="POS-15", operation=LEARNED, origin="only the shape is read")
+@mutant("learned-any-mask", rejects="POS-15", operation="learned_position_embedding", origin="only the shape is read")
 class AnyMask(LearnedByHand):
     """Accepts a mask of any dtype."""
 
@@ -141,7 +193,12 @@ class AnyMask(LearnedByHand):
 # -- levels ---------------------------------------------------------------------------------------------------
 
 
-@mutant("level-missing", rejects="POS-29", operation=LEVEL, origin="single-scale code on several levels")
+@mutant(
+    "level-missing",
+    rejects="POS-29",
+    operation="level_position_embedding",
+    origin="single-scale code on several levels",
+)
 class LevelMissing(LevelByHand):
     """Adds nothing."""
 
@@ -149,7 +206,12 @@ class LevelMissing(LevelByHand):
         return cells + 0 * vector
 
 
-@mutant("level-order-reversed", rejects="POS-29", operation=LEVEL, origin="pyramids listed from the coarsest level")
+@mutant(
+    "level-order-reversed",
+    rejects="POS-29",
+    operation="level_position_embedding",
+    origin="pyramids listed from the coarsest level",
+)
 class OrderReversed(LevelByHand):
     """Gives the first level the last vector."""
 
@@ -157,7 +219,7 @@ class OrderReversed(LevelByHand):
         return list(level_embed.flip(0))
 
 
-@mutant("level-previous", rejects="POS-29", operation=LEVEL, origin="levels numbered from 1")
+@mutant("level-previous", rejects="POS-29", operation="level_position_embedding", origin="levels numbered from 1")
 class PreviousLevel(LevelByHand):
     """Gives each level the vector of the one before it."""
 
@@ -165,7 +227,7 @@ class PreviousLevel(LevelByHand):
         return list(level_embed.roll(1, 0))
 
 
-@mutant("level-as-a-factor", rejects="POS-29", operation=LEVEL, origin="a scale for each level")
+@mutant("level-as-a-factor", rejects="POS-29", operation="level_position_embedding", origin="a scale for each level")
 class LevelAsAFactor(LevelByHand):
     """Multiplies."""
 
@@ -173,7 +235,9 @@ class LevelAsAFactor(LevelByHand):
         return cells * vector
 
 
-@mutant("level-of-the-first-image", rejects="POS-29", operation=LEVEL, origin="pos[0] += level_embed")
+@mutant(
+    "level-of-the-first-image", rejects="POS-29", operation="level_position_embedding", origin="pos[0] += level_embed"
+)
 class FirstImageOnly(LevelByHand):
     """Leaves the other images without level."""
 
@@ -181,7 +245,12 @@ class FirstImageOnly(LevelByHand):
         return torch.cat((cells[:1] + vector, cells[1:]))
 
 
-@mutant("level-added-in-bfloat16", rejects="POS-29", operation=LEVEL, origin="parameters kept in bfloat16")
+@mutant(
+    "level-added-in-bfloat16",
+    rejects="POS-29",
+    operation="level_position_embedding",
+    origin="parameters kept in bfloat16",
+)
 class AddedInBfloat16(LevelByHand):
     """Rounds the vectors to bfloat16."""
 
@@ -189,7 +258,7 @@ class AddedInBfloat16(LevelByHand):
         return cells + vector.bfloat16().to(cells.dtype)
 
 
-@mutant("level-equal-parts", rejects="POS-30", operation=LEVEL, origin="chunk(L)")
+@mutant("level-equal-parts", rejects="POS-30", operation="level_position_embedding", origin="chunk(L)")
 class EqualParts(LevelByHand):
     """Gives every level as many cells."""
 
@@ -199,7 +268,12 @@ class EqualParts(LevelByHand):
         return position_embedding + level_embed[torch.arange(cells) * levels // cells]
 
 
-@mutant("level-boundary-late", rejects="POS-30", operation=LEVEL, origin="searchsorted without right=True")
+@mutant(
+    "level-boundary-late",
+    rejects="POS-30",
+    operation="level_position_embedding",
+    origin="searchsorted without right=True",
+)
 class BoundaryLate(LevelByHand):
     """Counts the first cell of a level to the one before it."""
 
@@ -209,7 +283,9 @@ class BoundaryLate(LevelByHand):
         return position_embedding + level_embed[torch.searchsorted(ends, torch.arange(position_embedding.shape[1]))]
 
 
-@mutant("level-sorted-by-size", rejects="POS-30", operation=LEVEL, origin="levels assumed to shrink")
+@mutant(
+    "level-sorted-by-size", rejects="POS-30", operation="level_position_embedding", origin="levels assumed to shrink"
+)
 class SortedBySize(LevelByHand):
     """Takes the first level for the largest."""
 
@@ -217,7 +293,12 @@ class SortedBySize(LevelByHand):
         return sorted(super().sizes(spatial_shapes), reverse=True)
 
 
-@mutant("level-sum-unchecked", rejects="POS-31", operation=LEVEL, origin="index clamped to the last level")
+@mutant(
+    "level-sum-unchecked",
+    rejects="POS-31",
+    operation="level_position_embedding",
+    origin="index clamped to the last level",
+)
 class SumUnchecked(LevelByHand):
     """Counts cells beyond the levels to the last one."""
 
@@ -230,7 +311,7 @@ class SumUnchecked(LevelByHand):
         return position_embedding + level_embed[level.clamp(max=len(level_embed) - 1)]
 
 
-@mutant("level-vectors-left-over", rejects="POS-31", operation=LEVEL, origin="zip without strict")
+@mutant("level-vectors-left-over", rejects="POS-31", operation="level_position_embedding", origin="zip without strict")
 class VectorsLeftOver(LevelByHand):
     """Does not count the vectors."""
 
@@ -249,7 +330,12 @@ class _Mean(torch.autograd.Function):
         return gradient, gradient.sum((0, 1)) / max(gradient.shape[1], 1)
 
 
-@mutant("level-gradient-averaged", rejects="POS-32", operation=LEVEL, origin="a mean in a hand-written backward")
+@mutant(
+    "level-gradient-averaged",
+    rejects="POS-32",
+    operation="level_position_embedding",
+    origin="a mean in a hand-written backward",
+)
 class GradientAveraged(LevelByHand):
     """Divides the gradient of a level by its cells."""
 
@@ -257,7 +343,7 @@ class GradientAveraged(LevelByHand):
         return _Mean.apply(cells, vector)
 
 
-@mutant("level-detached", rejects="POS-32", operation=LEVEL, origin="level_embed.data")
+@mutant("level-detached", rejects="POS-32", operation="level_position_embedding", origin="level_embed.data")
 class LevelDetached(LevelByHand):
     """Gives the vectors no gradient."""
 

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.mutants.positions import (
-    SINE,
     Embedded,
     Maps,
     Padding,
@@ -24,7 +23,12 @@ from detr_conformance.mutants.registry import mutant
 # -- channels -------------------------------------------------------------------------------------------------
 
 
-@mutant("sine-columns-before-rows", rejects="POS-1", operation=SINE, origin="pos_x and pos_y exchanged in torch.cat")
+@mutant(
+    "sine-columns-before-rows",
+    rejects="POS-1",
+    operation="sine_position_embedding",
+    origin="pos_x and pos_y exchanged in torch.cat",
+)
 class ColumnsBeforeRows(SineByHand):
     """Puts the channels of x first."""
 
@@ -32,7 +36,7 @@ class ColumnsBeforeRows(SineByHand):
         return super().result(x, y, mask)
 
 
-@mutant("sine-axes-alternate", rejects="POS-1", operation=SINE, origin="torch.stack for torch.cat")
+@mutant("sine-axes-alternate", rejects="POS-1", operation="sine_position_embedding", origin="torch.stack for torch.cat")
 class AxesAlternate(SineByHand):
     """Interleaves the channels of the two axes."""
 
@@ -48,12 +52,22 @@ class Blocks(Waving):
         return torch.cat((channels[..., 0::2], channels[..., 1::2]), -1)
 
 
-@mutant("sine-and-cosine-in-blocks", rejects="POS-2", operation=SINE, origin="RT-DETR, ViT's sincos embedding")
+@mutant(
+    "sine-and-cosine-in-blocks",
+    rejects="POS-2",
+    operation="sine_position_embedding",
+    origin="RT-DETR, ViT's sincos embedding",
+)
 class SineBlocks(Blocks, SineByHand):
     """Has the sines of all wavelengths first, then the cosines."""
 
 
-@mutant("cosine-before-sine", rejects="POS-2", operation=SINE, origin="diffusers' timestep embedding (flip_sin_to_cos)")
+@mutant(
+    "cosine-before-sine",
+    rejects="POS-2",
+    operation="sine_position_embedding",
+    origin="diffusers' timestep embedding (flip_sin_to_cos)",
+)
 class CosineFirst(SineByHand):
     """Exchanges the two channels of each pair."""
 
@@ -61,7 +75,7 @@ class CosineFirst(SineByHand):
         return super().waves(position, wave).unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
 
 
-@mutant("only-sines", rejects="POS-2", operation=SINE, origin="the cosine forgotten")
+@mutant("only-sines", rejects="POS-2", operation="sine_position_embedding", origin="the cosine forgotten")
 class OnlySines(SineByHand):
     """Takes the sine on odd channels too."""
 
@@ -69,7 +83,12 @@ class OnlySines(SineByHand):
         return self.phase(position, wave).sin()
 
 
-@mutant("wavelength-of-each-channel", rejects="POS-3", operation=SINE, origin="i / n for 2 floor(i / 2) / n")
+@mutant(
+    "wavelength-of-each-channel",
+    rejects="POS-3",
+    operation="sine_position_embedding",
+    origin="i / n for 2 floor(i / 2) / n",
+)
 class WavelengthOfEachChannel(SineByHand):
     """Gives the two channels of a pair different wavelengths."""
 
@@ -77,7 +96,12 @@ class WavelengthOfEachChannel(SineByHand):
         return torch.arange(wave.feats).double() / wave.feats
 
 
-@mutant("wavelengths-of-both-axes", rejects="POS-3", operation=SINE, origin="d_model where n = d_model / 2 is meant")
+@mutant(
+    "wavelengths-of-both-axes",
+    rejects="POS-3",
+    operation="sine_position_embedding",
+    origin="d_model where n = d_model / 2 is meant",
+)
 class WavelengthsOfBothAxes(SineByHand):
     """Divides the exponent by the channels of both axes."""
 
@@ -85,7 +109,12 @@ class WavelengthsOfBothAxes(SineByHand):
         return super().exponent(wave) / 2
 
 
-@mutant("longest-wave-at-temperature", rejects="POS-3", operation=SINE, origin="tensor2tensor, add_timing_signal_1d")
+@mutant(
+    "longest-wave-at-temperature",
+    rejects="POS-3",
+    operation="sine_position_embedding",
+    origin="tensor2tensor, add_timing_signal_1d",
+)
 class LongestWaveAtTemperature(SineByHand):
     """Spaces the wavelengths so that the last one is T itself."""
 
@@ -94,7 +123,9 @@ class LongestWaveAtTemperature(SineByHand):
         return torch.linspace(0, 1, pairs, dtype=torch.float64).repeat_interleave(2) if pairs > 1 else torch.zeros(2)
 
 
-@mutant("temperature-fixed", rejects="POS-3", operation=SINE, origin="DINO's 20 against DETR's 10000")
+@mutant(
+    "temperature-fixed", rejects="POS-3", operation="sine_position_embedding", origin="DINO's 20 against DETR's 10000"
+)
 class TemperatureFixed(SineByHand):
     """Takes 10000 whatever the setting says."""
 
@@ -105,7 +136,7 @@ class TemperatureFixed(SineByHand):
 # -- counts ---------------------------------------------------------------------------------------------------
 
 
-@mutant("counted-from-zero", rejects="POS-4", operation=SINE, origin="arange in place of cumsum")
+@mutant("counted-from-zero", rejects="POS-4", operation="sine_position_embedding", origin="arange in place of cumsum")
 class CountedFromZero(SineByHand):
     """Does not count the cell itself."""
 
@@ -113,7 +144,12 @@ class CountedFromZero(SineByHand):
         return super().count(valid, axis, dtype) - valid.to(dtype)
 
 
-@mutant("counted-along-the-other-axis", rejects="POS-4", operation=SINE, origin="cumsum(1) and cumsum(2) exchanged")
+@mutant(
+    "counted-along-the-other-axis",
+    rejects="POS-4",
+    operation="sine_position_embedding",
+    origin="cumsum(1) and cumsum(2) exchanged",
+)
 class CountedAlongTheOtherAxis(SineByHand):
     """Counts along rows for y and along columns for x, but divides by the right extents."""
 
@@ -121,7 +157,7 @@ class CountedAlongTheOtherAxis(SineByHand):
         return super().count(valid, 3 - axis, dtype)
 
 
-@mutant("counted-from-the-far-end", rejects="POS-4", operation=SINE, origin="flip around cumsum")
+@mutant("counted-from-the-far-end", rejects="POS-4", operation="sine_position_embedding", origin="flip around cumsum")
 class CountedFromTheFarEnd(SineByHand):
     """Counts upwards and leftwards."""
 
@@ -129,7 +165,12 @@ class CountedFromTheFarEnd(SineByHand):
         return super().count(valid.flip(axis), axis, dtype).flip(axis)
 
 
-@mutant("sine-mask-inverted", rejects="POS-5", operation=SINE, origin="transformers' pixel_mask, True is valid")
+@mutant(
+    "sine-mask-inverted",
+    rejects="POS-5",
+    operation="sine_position_embedding",
+    origin="transformers' pixel_mask, True is valid",
+)
 class MaskInverted(SineByHand):
     """Counts the padding."""
 
@@ -140,7 +181,7 @@ class MaskInverted(SineByHand):
 @mutant(
     "sine-mask-ignored",
     rejects="POS-5",
-    operation=SINE,
+    operation="sine_position_embedding",
     origin="mask=None at every call, as in Mask2Former of transformers",
 )
 class MaskIgnored(SineByHand):
@@ -150,7 +191,12 @@ class MaskIgnored(SineByHand):
         return torch.ones_like(mask)
 
 
-@mutant("counts-of-the-first-row", rejects="POS-6", operation=SINE, origin="valid ratios, taken along the first row")
+@mutant(
+    "counts-of-the-first-row",
+    rejects="POS-6",
+    operation="sine_position_embedding",
+    origin="valid ratios, taken along the first row",
+)
 class CountsOfTheFirstRow(SineByHand):
     """Takes the counts of each image from its first row and column."""
 
@@ -158,7 +204,9 @@ class CountsOfTheFirstRow(SineByHand):
         return ~(mask[:, :1] | mask[:, :, :1])
 
 
-@mutant("largest-count-of-the-image", rejects="POS-6", operation=SINE, origin="one extent an image")
+@mutant(
+    "largest-count-of-the-image", rejects="POS-6", operation="sine_position_embedding", origin="one extent an image"
+)
 class LargestCountOfTheImage(SineByHand):
     """Divides by the largest extent in the image."""
 
@@ -166,7 +214,7 @@ class LargestCountOfTheImage(SineByHand):
         return super().extent(valid, axis, dtype).amax((1, 2), keepdim=True)
 
 
-@mutant("extent-of-the-map", rejects="POS-7", operation=SINE, origin="division by H and W")
+@mutant("extent-of-the-map", rejects="POS-7", operation="sine_position_embedding", origin="division by H and W")
 class ExtentOfTheMap(SineByHand):
     """Divides by the sides of the padded map."""
 
@@ -174,7 +222,7 @@ class ExtentOfTheMap(SineByHand):
         return torch.full_like(super().extent(valid, axis, dtype), valid.shape[axis])
 
 
-@mutant("extent-of-the-batch", rejects="POS-7", operation=SINE, origin="normalised by max()")
+@mutant("extent-of-the-batch", rejects="POS-7", operation="sine_position_embedding", origin="normalised by max()")
 class ExtentOfTheBatch(SineByHand):
     """Divides by the largest extent in the batch."""
 
@@ -182,7 +230,12 @@ class ExtentOfTheBatch(SineByHand):
         return super().extent(valid, axis, dtype).amax().expand(len(valid), 1, 1)
 
 
-@mutant("extent-of-the-first-image", rejects="POS-7", operation=SINE, origin="[0] left over from batch size 1")
+@mutant(
+    "extent-of-the-first-image",
+    rejects="POS-7",
+    operation="sine_position_embedding",
+    origin="[0] left over from batch size 1",
+)
 class ExtentOfTheFirstImage(SineByHand):
     """Divides every image by the extents of the first."""
 
@@ -190,7 +243,7 @@ class ExtentOfTheFirstImage(SineByHand):
         return super().extent(valid, axis, dtype)[:1]
 
 
-@mutant("two-pi-missing", rejects="POS-7", operation=SINE, origin="scale left out")
+@mutant("two-pi-missing", rejects="POS-7", operation="sine_position_embedding", origin="scale left out")
 class TwoPiMissing(SineByHand):
     """Lets positions run to 1."""
 
@@ -198,7 +251,12 @@ class TwoPiMissing(SineByHand):
         return super().scaled(count, extent, wave) / (2 * math.pi)
 
 
-@mutant("offset-ignored", rejects="POS-8", operation=SINE, origin="DETR's text under Deformable DETR's weights")
+@mutant(
+    "offset-ignored",
+    rejects="POS-8",
+    operation="sine_position_embedding",
+    origin="DETR's text under Deformable DETR's weights",
+)
 class OffsetIgnored(SineByHand):
     """Has no offset."""
 
@@ -206,7 +264,12 @@ class OffsetIgnored(SineByHand):
         return super().scaled(count, extent, Wave(offset=0.0))
 
 
-@mutant("offset-in-the-extent", rejects="POS-8", operation=SINE, origin="offset added before the last count is read")
+@mutant(
+    "offset-in-the-extent",
+    rejects="POS-8",
+    operation="sine_position_embedding",
+    origin="offset added before the last count is read",
+)
 class OffsetInTheExtent(SineByHand):
     """Adds the offset to the extent as well."""
 
@@ -214,7 +277,9 @@ class OffsetInTheExtent(SineByHand):
         return super().scaled(count, extent + wave.offset, wave)
 
 
-@mutant("offset-after-division", rejects="POS-8", operation=SINE, origin="a missing pair of brackets")
+@mutant(
+    "offset-after-division", rejects="POS-8", operation="sine_position_embedding", origin="a missing pair of brackets"
+)
 class OffsetAfterDivision(SineByHand):
     """Takes the offset for a share of the image."""
 
@@ -222,7 +287,7 @@ class OffsetAfterDivision(SineByHand):
         return super().scaled(count, extent, Wave()) + 2 * math.pi * wave.offset
 
 
-@mutant("epsilon-as-a-clamp", rejects="POS-9", operation=SINE, origin="clamp(min=eps)")
+@mutant("epsilon-as-a-clamp", rejects="POS-9", operation="sine_position_embedding", origin="clamp(min=eps)")
 class EpsilonAsAClamp(SineByHand):
     """Guards the division by a lower bound, which changes nothing where the extent is a cell."""
 
@@ -230,7 +295,9 @@ class EpsilonAsAClamp(SineByHand):
         return 2 * math.pi * (count + wave.offset) / extent.clamp(min=1e-6)
 
 
-@mutant("epsilon-on-the-count", rejects="POS-9", operation=SINE, origin="eps added above and below")
+@mutant(
+    "epsilon-on-the-count", rejects="POS-9", operation="sine_position_embedding", origin="eps added above and below"
+)
 class EpsilonOnTheCount(SineByHand):
     """Adds 1e-6 to the count too, so that the last cell lies at 2 pi exactly."""
 
@@ -238,7 +305,9 @@ class EpsilonOnTheCount(SineByHand):
         return super().scaled(count + 1e-6, extent, wave)
 
 
-@mutant("epsilon-missing", rejects="POS-10", operation=SINE, origin="division by the last count alone")
+@mutant(
+    "epsilon-missing", rejects="POS-10", operation="sine_position_embedding", origin="division by the last count alone"
+)
 class EpsilonMissing(SineByHand):
     """Divides by zero where nothing is valid."""
 
@@ -246,7 +315,12 @@ class EpsilonMissing(SineByHand):
         return 2 * math.pi * (count + wave.offset) / extent
 
 
-@mutant("quotient-in-the-given-dtype", rejects="POS-10", operation=SINE, origin="-0.5 / 1e-6 in float16")
+@mutant(
+    "quotient-in-the-given-dtype",
+    rejects="POS-10",
+    operation="sine_position_embedding",
+    origin="-0.5 / 1e-6 in float16",
+)
 class QuotientInTheGivenDtype(SineByHand):
     """Keeps the positions in the dtype of the output, where they overflow."""
 
@@ -258,7 +332,7 @@ class QuotientInTheGivenDtype(SineByHand):
         return super().wide(dtype)
 
 
-@mutant("zero-in-padding", rejects="POS-11", operation=SINE, origin="pos.masked_fill(mask, 0)")
+@mutant("zero-in-padding", rejects="POS-11", operation="sine_position_embedding", origin="pos.masked_fill(mask, 0)")
 class ZeroInPadding(SineByHand):
     """Erases the embedding of padded cells."""
 
@@ -266,7 +340,12 @@ class ZeroInPadding(SineByHand):
         return super().result(y, x, mask).masked_fill(mask[:, None], 0)
 
 
-@mutant("counted-on-in-padding", rejects="POS-11", operation=SINE, origin="arange over the valid extent")
+@mutant(
+    "counted-on-in-padding",
+    rejects="POS-11",
+    operation="sine_position_embedding",
+    origin="arange over the valid extent",
+)
 class CountedOnInPadding(SineByHand):
     """Numbers the cells of the map and divides by the valid extent."""
 
@@ -275,7 +354,12 @@ class CountedOnInPadding(SineByHand):
         return torch.where(valid.any(axis, keepdim=True), everywhere, 0)
 
 
-@mutant("offset-on-bare-counts", rejects="POS-12", operation=SINE, origin="offset added before the branch")
+@mutant(
+    "offset-on-bare-counts",
+    rejects="POS-12",
+    operation="sine_position_embedding",
+    origin="offset added before the branch",
+)
 class OffsetOnBareCounts(SineByHand):
     """Adds the offset without normalisation too."""
 
@@ -283,7 +367,12 @@ class OffsetOnBareCounts(SineByHand):
         return count + wave.offset
 
 
-@mutant("bare-counts-scaled", rejects="POS-12", operation=SINE, origin="scale multiplied behind the branch")
+@mutant(
+    "bare-counts-scaled",
+    rejects="POS-12",
+    operation="sine_position_embedding",
+    origin="scale multiplied behind the branch",
+)
 class BareCountsScaled(SineByHand):
     """Multiplies bare counts by 2 pi."""
 
@@ -291,7 +380,12 @@ class BareCountsScaled(SineByHand):
         return count * (2 * math.pi)
 
 
-@mutant("always-normalised", rejects="POS-12", operation=SINE, origin="transformers' dab_detr and grounding_dino")
+@mutant(
+    "always-normalised",
+    rejects="POS-12",
+    operation="sine_position_embedding",
+    origin="transformers' dab_detr and grounding_dino",
+)
 class AlwaysNormalised(SineByHand):
     """Has no such setting."""
 
@@ -299,7 +393,12 @@ class AlwaysNormalised(SineByHand):
         return super().position(valid, axis, Wave(offset=wave.offset), dtype)
 
 
-@mutant("counts-in-uint8", rejects="POS-13", operation=SINE, origin="cumsum(dtype=mask.dtype) of a byte mask")
+@mutant(
+    "counts-in-uint8",
+    rejects="POS-13",
+    operation="sine_position_embedding",
+    origin="cumsum(dtype=mask.dtype) of a byte mask",
+)
 class CountsInUint8(SineByHand):
     """Counts modulo 256."""
 
@@ -307,7 +406,12 @@ class CountsInUint8(SineByHand):
         return valid.to(torch.uint8).cumsum(axis, dtype=torch.uint8).to(dtype)
 
 
-@mutant("counts-end-early", rejects="POS-13", operation=SINE, origin="ones added one by one in half precision")
+@mutant(
+    "counts-end-early",
+    rejects="POS-13",
+    operation="sine_position_embedding",
+    origin="ones added one by one in half precision",
+)
 class CountsEndEarly(SineByHand):
     """Adds ones in the dtype of the output until its integers end, at 256 or 2048."""
 
@@ -326,7 +430,10 @@ class CountsEndEarly(SineByHand):
 
 
 @mutant(
-    "sine-in-the-given-dtype", rejects="POS-14", operation=SINE, origin="transformers, build_sine_position_embedding"
+    "sine-in-the-given-dtype",
+    rejects="POS-14",
+    operation="sine_position_embedding",
+    origin="transformers, build_sine_position_embedding",
 )
 class SineInTheGivenDtype(SineByHand):
     """Computes everything but counts in the dtype of the output."""
@@ -335,7 +442,12 @@ class SineInTheGivenDtype(SineByHand):
         return dtype
 
 
-@mutant("phases-in-the-given-dtype", rejects="POS-14", operation=SINE, origin="dim_t in float32, the map in half")
+@mutant(
+    "phases-in-the-given-dtype",
+    rejects="POS-14",
+    operation="sine_position_embedding",
+    origin="dim_t in float32, the map in half",
+)
 class PhasesInTheGivenDtype(SineByHand):
     """Rounds the phases to the dtype of the output before the sine is taken."""
 
@@ -347,7 +459,12 @@ class PhasesInTheGivenDtype(SineByHand):
         return super().wide(dtype)
 
 
-@mutant("byte-mask-accepted", rejects="POS-15", operation=SINE, origin="~mask of the ByteTensor masks of old")
+@mutant(
+    "byte-mask-accepted",
+    rejects="POS-15",
+    operation="sine_position_embedding",
+    origin="~mask of the ByteTensor masks of old",
+)
 class ByteMaskAccepted(SineByHand):
     """Takes the complement of whatever it is given."""
 
@@ -358,7 +475,7 @@ class ByteMaskAccepted(SineByHand):
         return (~mask if not mask.is_floating_point() else 1 - mask).bool()
 
 
-@mutant("odd-channels-accepted", rejects="POS-16", operation=SINE, origin="slices 0::2 and 1::2")
+@mutant("odd-channels-accepted", rejects="POS-16", operation="sine_position_embedding", origin="slices 0::2 and 1::2")
 class OddChannelsAccepted(SineByHand):
     """Leaves the last sine without its cosine."""
 

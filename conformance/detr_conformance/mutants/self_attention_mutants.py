@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.mutants.registry import mutant
-from detr_conformance.mutants.self_attention import SELF, HandWrittenSelfAttention, Heads, Logits, Tokens
+from detr_conformance.mutants.self_attention import HandWrittenSelfAttention, Heads, Logits, Tokens
 
 Projected = Float[Tensor, "batch token three_embeds"]
 Parts = tuple[Heads, Heads, Heads]
 
 
-@mutant("self-query-key-swapped", rejects="SA-1", operation=SELF, origin="k, q, v = qkv.unbind(0)")
+@mutant("self-query-key-swapped", rejects="SA-1", operation="self_attention", origin="k, q, v = qkv.unbind(0)")
 class QueryKeySwapped(HandWrittenSelfAttention):
     """Takes the first third for the key and the second for the query."""
 
@@ -23,7 +23,12 @@ class QueryKeySwapped(HandWrittenSelfAttention):
         return query, key, value
 
 
-@mutant("self-key-value-swapped", rejects="SA-1", operation=SELF, origin="q, v, k, as in fused cross-attention weights")
+@mutant(
+    "self-key-value-swapped",
+    rejects="SA-1",
+    operation="self_attention",
+    origin="q, v, k, as in fused cross-attention weights",
+)
 class KeyValueSwapped(HandWrittenSelfAttention):
     """Takes the second third for the value and the third one for the key."""
 
@@ -33,7 +38,10 @@ class KeyValueSwapped(HandWrittenSelfAttention):
 
 
 @mutant(
-    "self-heads-before-parts", rejects="SA-2", operation=SELF, origin="GPT-NeoX and BLOOM: view(heads, 3, channels)"
+    "self-heads-before-parts",
+    rejects="SA-2",
+    operation="self_attention",
+    origin="GPT-NeoX and BLOOM: view(heads, 3, channels)",
 )
 class HeadsBeforeParts(HandWrittenSelfAttention):
     """Gives each head a run of 3 D features, its query, key and value side by side."""
@@ -43,7 +51,12 @@ class HeadsBeforeParts(HandWrittenSelfAttention):
         return query, key, value
 
 
-@mutant("self-channels-before-heads", rejects="SA-2", operation=SELF, origin="einops pattern 'b n (d h) -> b h n d'")
+@mutant(
+    "self-channels-before-heads",
+    rejects="SA-2",
+    operation="self_attention",
+    origin="einops pattern 'b n (d h) -> b h n d'",
+)
 class ChannelsBeforeHeads(HandWrittenSelfAttention):
     """Gives feature c of a third to head c % M, and joins the heads in the same way."""
 
@@ -54,7 +67,7 @@ class ChannelsBeforeHeads(HandWrittenSelfAttention):
         return heads.transpose(-2, -1).flatten(2)
 
 
-@mutant("self-parts-fastest", rejects="SA-2", operation=SELF, origin="einops pattern 'b n (h d qkv)'")
+@mutant("self-parts-fastest", rejects="SA-2", operation="self_attention", origin="einops pattern 'b n (h d qkv)'")
 class PartsFastest(HandWrittenSelfAttention):
     """Takes every third feature for the query, its neighbours for key and value."""
 
@@ -63,7 +76,12 @@ class PartsFastest(HandWrittenSelfAttention):
         return query, key, value
 
 
-@mutant("self-unscaled", rejects="SA-3", operation=SELF, origin="scale folded into weights that were never rescaled")
+@mutant(
+    "self-unscaled",
+    rejects="SA-3",
+    operation="self_attention",
+    origin="scale folded into weights that were never rescaled",
+)
 class Unscaled(HandWrittenSelfAttention):
     """Does not scale."""
 
@@ -71,7 +89,9 @@ class Unscaled(HandWrittenSelfAttention):
         return 1.0
 
 
-@mutant("self-scaled-by-embed-dim", rejects="SA-3", operation=SELF, origin="dim ** -0.5 for head_dim ** -0.5")
+@mutant(
+    "self-scaled-by-embed-dim", rejects="SA-3", operation="self_attention", origin="dim ** -0.5 for head_dim ** -0.5"
+)
 class ScaledByEmbedDim(HandWrittenSelfAttention):
     """Divides by the square root of all channels, not of a head's."""
 
@@ -79,7 +99,12 @@ class ScaledByEmbedDim(HandWrittenSelfAttention):
         return float(self.config.embed_dim**-0.5)
 
 
-@mutant("self-scaled-twice", rejects="SA-3", operation=SELF, origin="q * scale handed to a function that scales again")
+@mutant(
+    "self-scaled-twice",
+    rejects="SA-3",
+    operation="self_attention",
+    origin="q * scale handed to a function that scales again",
+)
 class ScaledTwice(HandWrittenSelfAttention):
     """Divides by D instead of its square root."""
 
@@ -88,7 +113,10 @@ class ScaledTwice(HandWrittenSelfAttention):
 
 
 @mutant(
-    "self-softmax-over-queries", rejects="SA-4", operation=SELF, origin="softmax(dim=-2), or over a transposed product"
+    "self-softmax-over-queries",
+    rejects="SA-4",
+    operation="self_attention",
+    origin="softmax(dim=-2), or over a transposed product",
 )
 class SoftmaxOverQueries(HandWrittenSelfAttention):
     """Normalises each key's weights over the queries."""
@@ -97,7 +125,7 @@ class SoftmaxOverQueries(HandWrittenSelfAttention):
         return logits.softmax(-2)
 
 
-@mutant("self-softmax-over-the-heads", rejects="SA-4", operation=SELF, origin="softmax(dim=1)")
+@mutant("self-softmax-over-the-heads", rejects="SA-4", operation="self_attention", origin="softmax(dim=1)")
 class SoftmaxOverHeads(HandWrittenSelfAttention):
     """Normalises over the heads."""
 
@@ -105,7 +133,12 @@ class SoftmaxOverHeads(HandWrittenSelfAttention):
         return logits.softmax(1)
 
 
-@mutant("self-softmax-plus-one", rejects="SA-4", operation=SELF, origin="softmax off by one: exp / (1 + sum exp)")
+@mutant(
+    "self-softmax-plus-one",
+    rejects="SA-4",
+    operation="self_attention",
+    origin="softmax off by one: exp / (1 + sum exp)",
+)
 class SoftmaxPlusOne(HandWrittenSelfAttention):
     """Adds one to the denominator, so that a head may attend to nothing."""
 
@@ -114,7 +147,7 @@ class SoftmaxPlusOne(HandWrittenSelfAttention):
         return torch.cat((logits, nothing), -1).softmax(-1)[..., :-1]
 
 
-@mutant("self-exponential-overflows", rejects="SA-5", operation=SELF, origin="exp(x) / exp(x).sum()")
+@mutant("self-exponential-overflows", rejects="SA-5", operation="self_attention", origin="exp(x) / exp(x).sum()")
 class ExponentialOverflows(HandWrittenSelfAttention):
     """Writes the softmax without subtracting the maximum."""
 
@@ -123,7 +156,12 @@ class ExponentialOverflows(HandWrittenSelfAttention):
         return powers / powers.sum(-1, keepdim=True)
 
 
-@mutant("self-product-overflows", rejects="SA-5", operation=SELF, origin="(q @ k.transpose(-2, -1)) * scale in float16")
+@mutant(
+    "self-product-overflows",
+    rejects="SA-5",
+    operation="self_attention",
+    origin="(q @ k.transpose(-2, -1)) * scale in float16",
+)
 class ProductOverflows(HandWrittenSelfAttention):
     """Scales after the product, which float16 does not hold."""
 
@@ -131,7 +169,7 @@ class ProductOverflows(HandWrittenSelfAttention):
         return torch.einsum("bqhd,bkhd->bhqk", query, key) * self.scale()
 
 
-@mutant("self-heads-not-transposed", rejects="SA-6", operation=SELF, origin="(attn @ v).reshape(B, N, C)")
+@mutant("self-heads-not-transposed", rejects="SA-6", operation="self_attention", origin="(attn @ v).reshape(B, N, C)")
 class HeadsNotTransposed(HandWrittenSelfAttention):
     """Reshapes (batch, head, token, channel) without bringing the head behind the token."""
 
@@ -140,7 +178,10 @@ class HeadsNotTransposed(HandWrittenSelfAttention):
 
 
 @mutant(
-    "self-heads-joined-channel-first", rejects="SA-6", operation=SELF, origin="einops pattern 'b h n d -> b n (d h)'"
+    "self-heads-joined-channel-first",
+    rejects="SA-6",
+    operation="self_attention",
+    origin="einops pattern 'b h n d -> b n (d h)'",
 )
 class HeadsJoinedChannelFirst(HandWrittenSelfAttention):
     """Joins the heads with the head as the fastest axis."""
@@ -152,7 +193,7 @@ class HeadsJoinedChannelFirst(HandWrittenSelfAttention):
 @mutant(
     "self-heads-averaged",
     rejects="SA-6",
-    operation=SELF,
+    operation="self_attention",
     origin="weights averaged over the heads, as need_weights does",
 )
 class HeadsAveraged(HandWrittenSelfAttention):
@@ -162,7 +203,7 @@ class HeadsAveraged(HandWrittenSelfAttention):
         return super().dropped(weights.mean(1, keepdim=True).expand_as(weights))
 
 
-@mutant("self-no-projection", rejects="SA-7", operation=SELF, origin="proj taken for an option of one head")
+@mutant("self-no-projection", rejects="SA-7", operation="self_attention", origin="proj taken for an option of one head")
 class NoProjection(HandWrittenSelfAttention):
     """Returns the joined heads."""
 
@@ -170,7 +211,9 @@ class NoProjection(HandWrittenSelfAttention):
         return joined + 0 * self.proj(joined)
 
 
-@mutant("self-projection-transposed", rejects="SA-7", operation=SELF, origin="x @ weight, as in JAX checkpoints")
+@mutant(
+    "self-projection-transposed", rejects="SA-7", operation="self_attention", origin="x @ weight, as in JAX checkpoints"
+)
 class ProjectionTransposed(HandWrittenSelfAttention):
     """Multiplies by the transposed weight."""
 
@@ -178,7 +221,9 @@ class ProjectionTransposed(HandWrittenSelfAttention):
         return F.linear(joined, self.proj.weight.T, self.proj.bias)
 
 
-@mutant("self-projection-without-bias", rejects="SA-7", operation=SELF, origin="qkv_bias applied to both layers")
+@mutant(
+    "self-projection-without-bias", rejects="SA-7", operation="self_attention", origin="qkv_bias applied to both layers"
+)
 class ProjectionWithoutBias(HandWrittenSelfAttention):
     """Leaves out the bias of the output projection."""
 
@@ -186,7 +231,7 @@ class ProjectionWithoutBias(HandWrittenSelfAttention):
         return F.linear(joined, self.proj.weight)
 
 
-@mutant("self-bias-ignored", rejects="SA-8", operation=SELF, origin="qkv_bias=False left from the default")
+@mutant("self-bias-ignored", rejects="SA-8", operation="self_attention", origin="qkv_bias=False left from the default")
 class BiasIgnored(HandWrittenSelfAttention):
     """Leaves out the bias of query, key and value."""
 
@@ -194,7 +239,12 @@ class BiasIgnored(HandWrittenSelfAttention):
         return F.linear(x, self.qkv.weight)
 
 
-@mutant("self-bias-of-query-only", rejects="SA-8", operation=SELF, origin="q_bias kept, v_bias lost in a conversion")
+@mutant(
+    "self-bias-of-query-only",
+    rejects="SA-8",
+    operation="self_attention",
+    origin="q_bias kept, v_bias lost in a conversion",
+)
 class BiasOfQueryOnly(HandWrittenSelfAttention):
     """Adds the bias to the query alone."""
 
@@ -207,7 +257,10 @@ class BiasOfQueryOnly(HandWrittenSelfAttention):
 
 
 @mutant(
-    "self-bias-of-value-only", rejects="SA-8", operation=SELF, origin="bias taken to cancel in the softmax altogether"
+    "self-bias-of-value-only",
+    rejects="SA-8",
+    operation="self_attention",
+    origin="bias taken to cancel in the softmax altogether",
 )
 class BiasOfValueOnly(HandWrittenSelfAttention):
     """Adds the bias to the value alone: the query's does not cancel."""
@@ -220,7 +273,12 @@ class BiasOfValueOnly(HandWrittenSelfAttention):
         )
 
 
-@mutant("self-residual-inside", rejects="SA-9", operation=SELF, origin="a block's residual written into its attention")
+@mutant(
+    "self-residual-inside",
+    rejects="SA-9",
+    operation="self_attention",
+    origin="a block's residual written into its attention",
+)
 class ResidualInside(HandWrittenSelfAttention):
     """Adds the input to the output."""
 
@@ -228,7 +286,12 @@ class ResidualInside(HandWrittenSelfAttention):
         return x + super().forward(x)
 
 
-@mutant("self-normalised-query-key", rejects="SA-9", operation=SELF, origin="qk_norm, a switch of timm's Attention")
+@mutant(
+    "self-normalised-query-key",
+    rejects="SA-9",
+    operation="self_attention",
+    origin="qk_norm, a switch of timm's Attention",
+)
 class NormalisedQueryKey(HandWrittenSelfAttention):
     """Normalises queries and keys head by head."""
 
@@ -237,7 +300,7 @@ class NormalisedQueryKey(HandWrittenSelfAttention):
         return super().logits(F.layer_norm(query, sizes), F.layer_norm(key, sizes))
 
 
-@mutant("self-causal", rejects="SA-10", operation=SELF, origin="is_causal=True of a language model")
+@mutant("self-causal", rejects="SA-10", operation="self_attention", origin="is_causal=True of a language model")
 class Causal(HandWrittenSelfAttention):
     """Hides the tokens behind each token."""
 
@@ -246,7 +309,12 @@ class Causal(HandWrittenSelfAttention):
         return super().weights(logits.masked_fill(behind, -torch.inf))
 
 
-@mutant("self-without-itself", rejects="SA-10", operation=SELF, origin="locality self-attention for small data sets")
+@mutant(
+    "self-without-itself",
+    rejects="SA-10",
+    operation="self_attention",
+    origin="locality self-attention for small data sets",
+)
 class WithoutItself(HandWrittenSelfAttention):
     """Hides each token from itself, unless it is alone."""
 
@@ -255,7 +323,12 @@ class WithoutItself(HandWrittenSelfAttention):
         return super().weights(logits if len(itself) == 1 else logits.masked_fill(itself, -torch.inf))
 
 
-@mutant("self-last-tile-lost", rejects="SA-10", operation=SELF, origin="key tiles of 32, the incomplete one skipped")
+@mutant(
+    "self-last-tile-lost",
+    rejects="SA-10",
+    operation="self_attention",
+    origin="key tiles of 32, the incomplete one skipped",
+)
 class LastTileLost(HandWrittenSelfAttention):
     """Attends to whole tiles of 32 keys only, where there are more than one."""
 

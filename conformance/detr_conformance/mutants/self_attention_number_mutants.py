@@ -8,13 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.mutants.registry import mutant
-from detr_conformance.mutants.self_attention import SELF, HandWrittenSelfAttention, Heads, Logits, Tokens
+from detr_conformance.mutants.self_attention import HandWrittenSelfAttention, Heads, Logits, Tokens
 
 Projected = Float[Tensor, "batch token three_embeds"]
 Parts = tuple[Heads, Heads, Heads]
 
 
-@mutant("self-weights-always-dropped", rejects="SA-11", operation=SELF, origin="F.dropout without training=")
+@mutant(
+    "self-weights-always-dropped", rejects="SA-11", operation="self_attention", origin="F.dropout without training="
+)
 class WeightsAlwaysDropped(HandWrittenSelfAttention):
     """Drops weights in evaluation, too."""
 
@@ -22,7 +24,9 @@ class WeightsAlwaysDropped(HandWrittenSelfAttention):
         return F.dropout(weights, self.config.attn_drop)
 
 
-@mutant("self-weights-never-dropped", rejects="SA-11", operation=SELF, origin="attn_drop accepted and not used")
+@mutant(
+    "self-weights-never-dropped", rejects="SA-11", operation="self_attention", origin="attn_drop accepted and not used"
+)
 class WeightsNeverDropped(HandWrittenSelfAttention):
     """Never drops weights."""
 
@@ -30,7 +34,12 @@ class WeightsNeverDropped(HandWrittenSelfAttention):
         return weights
 
 
-@mutant("self-weights-renormalised", rejects="SA-11", operation=SELF, origin="dropout of the logits, by minus infinity")
+@mutant(
+    "self-weights-renormalised",
+    rejects="SA-11",
+    operation="self_attention",
+    origin="dropout of the logits, by minus infinity",
+)
 class WeightsRenormalised(HandWrittenSelfAttention):
     """Drops weights and lets the others sum to one again."""
 
@@ -40,7 +49,10 @@ class WeightsRenormalised(HandWrittenSelfAttention):
 
 
 @mutant(
-    "self-one-dropout-for-all-heads", rejects="SA-11", operation=SELF, origin="one random mask broadcast over the heads"
+    "self-one-dropout-for-all-heads",
+    rejects="SA-11",
+    operation="self_attention",
+    origin="one random mask broadcast over the heads",
 )
 class OneDropoutForAllHeads(HandWrittenSelfAttention):
     """Drops the same weights in every head."""
@@ -49,7 +61,7 @@ class OneDropoutForAllHeads(HandWrittenSelfAttention):
         return weights * F.dropout(torch.ones_like(weights[:, :1]), self.config.attn_drop, self.training)
 
 
-@mutant("self-result-dropped-for-weights", rejects="SA-11", operation=SELF, origin="dropout(attn @ v)")
+@mutant("self-result-dropped-for-weights", rejects="SA-11", operation="self_attention", origin="dropout(attn @ v)")
 class ResultDroppedForWeights(HandWrittenSelfAttention):
     """Applies the weights' dropout to what was read."""
 
@@ -60,7 +72,9 @@ class ResultDroppedForWeights(HandWrittenSelfAttention):
         return super().join(F.dropout(heads, self.config.attn_drop, self.training))
 
 
-@mutant("self-output-never-dropped", rejects="SA-12", operation=SELF, origin="proj_drop accepted and not used")
+@mutant(
+    "self-output-never-dropped", rejects="SA-12", operation="self_attention", origin="proj_drop accepted and not used"
+)
 class OutputNeverDropped(HandWrittenSelfAttention):
     """Never drops channels of the output."""
 
@@ -68,7 +82,7 @@ class OutputNeverDropped(HandWrittenSelfAttention):
         return self.proj(joined)
 
 
-@mutant("self-dropped-before-projection", rejects="SA-12", operation=SELF, origin="proj(dropout(x))")
+@mutant("self-dropped-before-projection", rejects="SA-12", operation="self_attention", origin="proj(dropout(x))")
 class DroppedBeforeProjection(HandWrittenSelfAttention):
     """Drops channels of the joined heads, before the projection."""
 
@@ -76,7 +90,12 @@ class DroppedBeforeProjection(HandWrittenSelfAttention):
         return self.proj(F.dropout(joined, self.config.proj_drop, self.training))
 
 
-@mutant("self-dropout-not-rescaled", rejects="SA-12", operation=SELF, origin="torch.bernoulli without the division")
+@mutant(
+    "self-dropout-not-rescaled",
+    rejects="SA-12",
+    operation="self_attention",
+    origin="torch.bernoulli without the division",
+)
 class DropoutNotRescaled(HandWrittenSelfAttention):
     """Keeps what is not dropped as it is."""
 
@@ -85,7 +104,12 @@ class DropoutNotRescaled(HandWrittenSelfAttention):
         return super().result(joined) * keep
 
 
-@mutant("self-whole-tokens-dropped", rejects="SA-12", operation=SELF, origin="stochastic depth in the place of dropout")
+@mutant(
+    "self-whole-tokens-dropped",
+    rejects="SA-12",
+    operation="self_attention",
+    origin="stochastic depth in the place of dropout",
+)
 class WholeTokensDropped(HandWrittenSelfAttention):
     """Drops all channels of a token or none."""
 
@@ -94,7 +118,12 @@ class WholeTokensDropped(HandWrittenSelfAttention):
         return self.proj(joined) * kept
 
 
-@mutant("self-weights-in-bfloat16", rejects="SA-13", operation=SELF, origin="a flash kernel that rounds the weights")
+@mutant(
+    "self-weights-in-bfloat16",
+    rejects="SA-13",
+    operation="self_attention",
+    origin="a flash kernel that rounds the weights",
+)
 class WeightsInBfloat16(HandWrittenSelfAttention):
     """Rounds the weights to bfloat16."""
 
@@ -105,7 +134,7 @@ class WeightsInBfloat16(HandWrittenSelfAttention):
 @mutant(
     "self-small-weights-dropped",
     rejects="SA-13",
-    operation=SELF,
+    operation="self_attention",
     origin="sparse attention: weights below 1 / 1000 skipped",
 )
 class SmallWeightsDropped(HandWrittenSelfAttention):
@@ -117,7 +146,10 @@ class SmallWeightsDropped(HandWrittenSelfAttention):
 
 
 @mutant(
-    "self-weights-detached", rejects="SA-14", operation=SELF, origin="attention weights taken from a visualisation hook"
+    "self-weights-detached",
+    rejects="SA-14",
+    operation="self_attention",
+    origin="attention weights taken from a visualisation hook",
 )
 class WeightsDetached(HandWrittenSelfAttention):
     """Lets no gradient reach the weights: query and key never learn."""
@@ -127,7 +159,10 @@ class WeightsDetached(HandWrittenSelfAttention):
 
 
 @mutant(
-    "self-gradient-of-softmax-diagonal", rejects="SA-14", operation=SELF, origin="p (1 - p) for the softmax's Jacobian"
+    "self-gradient-of-softmax-diagonal",
+    rejects="SA-14",
+    operation="self_attention",
+    origin="p (1 - p) for the softmax's Jacobian",
 )
 class GradientOfSoftmaxDiagonal(HandWrittenSelfAttention):
     """Differentiates the softmax entry by entry."""
@@ -137,7 +172,12 @@ class GradientOfSoftmaxDiagonal(HandWrittenSelfAttention):
         return right + (logits - logits.detach()) * right * (1 - right)
 
 
-@mutant("self-channels-cut", rejects="SA-19", operation=SELF, origin="weights resized to the input, to be helpful")
+@mutant(
+    "self-channels-cut",
+    rejects="SA-19",
+    operation="self_attention",
+    origin="weights resized to the input, to be helpful",
+)
 class ChannelsCut(HandWrittenSelfAttention):
     """Uses as many columns of the projection as the input has channels."""
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from detr_conformance.mutants.registry import twin
 from detr_conformance.mutants.self_attention import (
-    CROSS,
-    SELF,
     HandWrittenCrossAttention,
     HandWrittenSelfAttention,
     Heads,
@@ -27,7 +25,9 @@ def fused(query: Heads, key: Heads, value: Heads, dropout: float) -> Heads:
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout).transpose(1, 2)
 
 
-@twin("self-attention-sdpa", operation=SELF, origin="torch's scaled_dot_product_attention, timm's fused path")
+@twin(
+    "self-attention-sdpa", operation="self_attention", origin="torch's scaled_dot_product_attention, timm's fused path"
+)
 class SelfAttentionSDPA(HandWrittenSelfAttention):
     """Leaves logits, softmax and reading to scaled_dot_product_attention."""
 
@@ -36,7 +36,7 @@ class SelfAttentionSDPA(HandWrittenSelfAttention):
         return self.result(self.join(fused(query, key, value, drop)))
 
 
-@twin("cross-attention-sdpa", operation=CROSS, origin="torch's scaled_dot_product_attention")
+@twin("cross-attention-sdpa", operation="cross_attention", origin="torch's scaled_dot_product_attention")
 class CrossAttentionSDPA(HandWrittenCrossAttention):
     """Leaves logits, softmax and reading to scaled_dot_product_attention."""
 
@@ -45,7 +45,9 @@ class CrossAttentionSDPA(HandWrittenCrossAttention):
         return self.result(self.join(fused(query, key, value, drop)))
 
 
-@twin("self-attention-in-chunks", operation=SELF, origin="memory-efficient attention, a few queries at a time")
+@twin(
+    "self-attention-in-chunks", operation="self_attention", origin="memory-efficient attention, a few queries at a time"
+)
 class SelfAttentionInChunks(HandWrittenSelfAttention):
     """Answers two queries at a time."""
 
@@ -53,7 +55,11 @@ class SelfAttentionInChunks(HandWrittenSelfAttention):
         return torch.cat([super(SelfAttentionInChunks, self).attend(few, key, value) for few in query.split(2, 1)], 1)
 
 
-@twin("cross-attention-online-softmax", operation=CROSS, origin="FlashAttention: keys in tiles, maximum and sum kept")
+@twin(
+    "cross-attention-online-softmax",
+    operation="cross_attention",
+    origin="FlashAttention: keys in tiles, maximum and sum kept",
+)
 class CrossAttentionOnline(HandWrittenCrossAttention):
     """Reads the keys in tiles of three, rescaling what was read whenever a larger logit turns up."""
 
@@ -74,7 +80,11 @@ class CrossAttentionOnline(HandWrittenCrossAttention):
         return self.result(self.join((read / total).to(self.proj.weight.dtype)))
 
 
-@twin("self-attention-wide-inside", operation=SELF, origin="softmax and products in float32, whatever the dtype")
+@twin(
+    "self-attention-wide-inside",
+    operation="self_attention",
+    origin="softmax and products in float32, whatever the dtype",
+)
 class SelfAttentionWide(HandWrittenSelfAttention):
     """Computes between the projections in float32 or better."""
 
@@ -85,7 +95,11 @@ class SelfAttentionWide(HandWrittenSelfAttention):
         return self.result(self.join(read).to(query.dtype))
 
 
-@twin("self-attention-in-three-layers", operation=SELF, origin="transformers' ViT: separate query, key and value")
+@twin(
+    "self-attention-in-three-layers",
+    operation="self_attention",
+    origin="transformers' ViT: separate query, key and value",
+)
 class SelfAttentionInThreeLayers(HandWrittenSelfAttention):
     """Keeps three linear layers instead of one, and says where their rows belong."""
 
@@ -110,7 +124,9 @@ class SelfAttentionInThreeLayers(HandWrittenSelfAttention):
 
 
 @twin(
-    "self-attention-without-key-bias", operation=SELF, origin="BEiT: the key's bias shifts all logits of a query alike"
+    "self-attention-without-key-bias",
+    operation="self_attention",
+    origin="BEiT: the key's bias shifts all logits of a query alike",
 )
 class WithoutKeyBias(HandWrittenSelfAttention):
     """Multiplies the key's bias by zero."""
@@ -122,7 +138,7 @@ class WithoutKeyBias(HandWrittenSelfAttention):
         return F.linear(x, self.qkv.weight, torch.cat((query, key * 0, value)))
 
 
-@twin("cross-attention-folded", operation=CROSS, origin="heads folded into the batch, bmm")
+@twin("cross-attention-folded", operation="cross_attention", origin="heads folded into the batch, bmm")
 class CrossAttentionFolded(HandWrittenCrossAttention):
     """Makes every head an image of its own, and scales both sides by the fourth root."""
 

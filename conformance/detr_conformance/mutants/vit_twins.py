@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.mutants.registry import twin
-from detr_conformance.mutants.vit import VIT, Block, HandWrittenVit, Image, Tokens
+from detr_conformance.mutants.vit import Block, HandWrittenVit, Image, Tokens
 
 
-@twin("vit-convolution", operation=VIT, origin="timm's PatchEmbed")
+@twin("vit-convolution", operation="vit", origin="timm's PatchEmbed")
 class Convolution(HandWrittenVit):
     """Embeds patches by a strided convolution."""
 
@@ -19,7 +19,7 @@ class Convolution(HandWrittenVit):
         return self.patch_embed.proj(image).flatten(2).transpose(1, 2)
 
 
-@twin("vit-patches-by-reshape", operation=VIT, origin="einops 'b c (h p) (w q) -> b (h w) (c p q)'")
+@twin("vit-patches-by-reshape", operation="vit", origin="einops 'b c (h p) (w q) -> b (h w) (c p q)'")
 class PatchesByReshape(HandWrittenVit):
     """Cuts patches by reshaping and permuting."""
 
@@ -31,7 +31,7 @@ class PatchesByReshape(HandWrittenVit):
         return F.linear(cut, projection.weight.flatten(1), projection.bias)
 
 
-@twin("vit-positions-after-cat", operation=VIT, origin="cat, then one addition")
+@twin("vit-positions-after-cat", operation="vit", origin="cat, then one addition")
 class PositionsAfterCat(HandWrittenVit):
     """Concatenates first and adds all positions at once, in float32 or better."""
 
@@ -41,7 +41,7 @@ class PositionsAfterCat(HandWrittenVit):
         return (tokens.to(wide) + self.pos_embed.to(wide)).to(patches.dtype)
 
 
-@twin("vit-norm-written-out", operation=VIT, origin="mean and variance in float32, reciprocal root")
+@twin("vit-norm-written-out", operation="vit", origin="mean and variance in float32, reciprocal root")
 class NormWrittenOut(HandWrittenVit):
     """Writes the norm out in float32 or better."""
 
@@ -52,7 +52,7 @@ class NormWrittenOut(HandWrittenVit):
         return (centred * root * norm.weight + norm.bias).to(x.dtype)
 
 
-@twin("vit-mlp-in-chunks", operation=VIT, origin="the hidden channels of the MLP a few at a time")
+@twin("vit-mlp-in-chunks", operation="vit", origin="the hidden channels of the MLP a few at a time")
 class MlpInChunks(HandWrittenVit):
     """Adds up the MLP over halves of its hidden channels; writes GELU by erf."""
 
@@ -68,7 +68,9 @@ class MlpInChunks(HandWrittenVit):
         return 0.5 * hidden * (1 + torch.erf(hidden * 0.5**0.5))
 
 
-@twin("vit-scale-folded", operation=VIT, origin="layer scale folded into the last layer of the sublayer for inference")
+@twin(
+    "vit-scale-folded", operation="vit", origin="layer scale folded into the last layer of the sublayer for inference"
+)
 class ScaleFolded(HandWrittenVit):
     """Multiplies the last weights of attention and MLP by gamma, and skips the scaling."""
 
@@ -95,7 +97,7 @@ class ScaleFolded(HandWrittenVit):
         return added
 
 
-@twin("vit-image-by-image", operation=VIT, origin="vmap over the batch")
+@twin("vit-image-by-image", operation="vit", origin="vmap over the batch")
 class ImageByImage(HandWrittenVit):
     """Runs every image by itself, and pools with a weighted sum."""
 
