@@ -32,9 +32,12 @@ def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) 
     console.print(verdict_line(report), soft_wrap=True)
 
 
-def print_summary(console: Console, reports: Iterable[Report]) -> None:
-    """One row a target."""
+def print_summary(console: Console, reports: Sequence[Report]) -> None:
+    """One row a target; names are never cut, as they are what a user types next."""
     table = _plain_table("target", "version", "verdict", "clauses")
+    for column in table.columns[:3]:
+        column.no_wrap, column.overflow = True, "fold"
+    table.columns[0].min_width = max((len(report["target"]["name"]) for report in reports), default=0)
     for report in reports:
         name, version = report["target"]["name"], report["target"]["version"] or ""
         told = report["message"] if report["verdict"] == "error" else _counts(report)

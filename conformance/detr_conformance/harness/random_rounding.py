@@ -47,18 +47,27 @@ class RandomRounding(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         if name.startswith(SUMS):
             growth = _growth(name, args)
-            args = tree_map(lambda argument: self._rounded(argument, growth), args)
+            args = tree_map(lambda argument: self._rounded(argument, growth * self._unit_in_sums(argument)), args)
         result = func(*args, **(kwargs or {}))
         if func.is_view or name.startswith(EXACT) or any(r.alias_info is not None for r in func._schema.returns):
             return result
         return tree_map(self._rounded, result)
 
-    def _rounded(self, result: Any, times: float = 1.0) -> Any:
+    def _rounded(self, result: Any, unit: float | None = None) -> Any:
         if not isinstance(result, Tensor) or not result.is_floating_point() or result.numel() == 0:
             return result
-        unit = times * max(torch.finfo(dtype).eps for dtype in (result.dtype, self.coarsest or result.dtype)) / 2
+        unit = self._unit(result) if unit is None else unit
         factor = torch.empty(result.shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
         return (result.double() * factor).to(result.dtype)
+
+    def _unit(self, result: Tensor) -> float:
+        return max(torch.finfo(dtype).eps for dtype in (result.dtype, self.coarsest or result.dtype)) / 2
+
+    def _unit_in_sums(self, argument: Any) -> float:
+        """Half precision is accumulated in float32, so that its terms are rounded there alone."""
+        if not isinstance(argument, Tensor) or not argument.is_floating_point():
+            return 0.0
+        return self._unit(argument) if self.coarsest else min(self._unit(argument), torch.finfo(torch.float32).eps / 2)
 
 
 def _growth(name: str, args: tuple[Any, ...]) -> float:
