@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from detr_conformance.harness import block
 from detr_conformance.harness.block import compare_result, expectations, forward, run
 from detr_conformance.harness.block_case import call_reference, inputs_of, reference_callable
 from detr_conformance.harness.case import TORCH_DTYPES, Case
@@ -91,3 +92,17 @@ def test_half_a_gradient_fails(operation: str) -> None:
             with pytest.raises(Mismatch):
                 compare_result(subject, result, right)
             result.gradients[name] = gradient
+
+
+@pytest.mark.parametrize("operation", BLOCKS)
+def test_limits_do_not_depend_on_what_was_asked_before(operation: str) -> None:
+    """Results are kept, and one with gradients serves where none are wanted: tests in any order find the same."""
+    subject = subject_of(operation, "bfloat16")
+    for case in representative(subject):
+        block._expectations.clear()
+        alone = expectations(subject, case, backward=False)["output"]
+        block._expectations.clear()
+        expectations(subject, case)
+        kept = expectations(subject, case, backward=False)["output"]
+        assert torch.equal(alone.limit, kept.limit)
+        assert torch.equal(alone.expected, kept.expected)

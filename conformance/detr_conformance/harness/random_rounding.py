@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from detr_conformance.harness.mismatch import require
 
@@ -44,35 +44,51 @@ class RandomRounding(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        if name.startswith(SUMS):
-            growth = _growth(name, args)
-            args = tree_map(lambda argument: self._rounded(argument, growth * self._unit_in_sums(argument)), args)
+        if sums(func):
+            growth = _growth(func, args)
+            args = tuple(self._rounded(argument, growth, in_sum=True) for argument in args)
         result = func(*args, **(kwargs or {}))
-        if func.is_view or name.startswith(EXACT) or any(r.alias_info is not None for r in func._schema.returns):
+        if exact(func):
             return result
-        return tree_map(self._rounded, result)
+        if isinstance(result, tuple | list):
+            return type(result)(self._rounded(each) for each in result)
+        return self._rounded(result)
 
-    def _rounded(self, result: Any, unit: float | None = None) -> Any:
-        if not isinstance(result, Tensor) or not result.is_floating_point() or result.numel() == 0:
-            return result
-        unit = self._unit(result) if unit is None else unit
-        factor = torch.empty(result.shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
-        return (result.double() * factor).to(result.dtype)
-
-    def _unit(self, result: Tensor) -> float:
-        return max(torch.finfo(dtype).eps for dtype in (result.dtype, self.coarsest or result.dtype)) / 2
-
-    def _unit_in_sums(self, argument: Any) -> float:
-        """Half precision is accumulated in float32, so that its terms are rounded there alone."""
-        if not isinstance(argument, Tensor) or not argument.is_floating_point():
-            return 0.0
-        return self._unit(argument) if self.coarsest else min(self._unit(argument), torch.finfo(torch.float32).eps / 2)
+    def _rounded(self, value: Any, times: float = 1.0, in_sum: bool = False) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
+            return value
+        unit = times * unit_of(value.dtype, self.coarsest, in_sum)
+        factor = torch.empty(value.shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
+        return factor.mul_(value).to(value.dtype)
 
 
-def _growth(name: str, args: tuple[Any, ...]) -> float:
+@cache
+def unit_of(dtype: torch.dtype, coarsest: torch.dtype | None, in_sum: bool) -> float:
+    """The round-off of a tensor; half precision is accumulated in float32, where alone its terms are rounded."""
+    if coarsest is not None:
+        return max(torch.finfo(dtype).eps, torch.finfo(coarsest).eps) / 2
+    return min(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps) / 2 if in_sum else torch.finfo(dtype).eps / 2
+
+
+@cache
+def sums(func: Any) -> bool:
+    return _name(func).startswith(SUMS)
+
+
+@cache
+def exact(func: Any) -> bool:
+    changes_in_place = any(r.alias_info is not None for r in func._schema.returns)
+    return func.is_view or changes_in_place or _name(func).startswith(EXACT)
+
+
+def _name(func: Any) -> str:
+    return str(func._schema.name).removeprefix("aten::")
+
+
+def _growth(func: Any, args: tuple[Any, ...]) -> float:
     """How much more than a term's own rounding a sequential sum may add to it: partial sums grow as the root of n."""
     tensors = [argument for argument in args if isinstance(argument, Tensor)]
+    name = _name(func)
     if name in PRODUCTS:
         terms = tensors[-1].shape[-2]
     elif name == "convolution":

@@ -67,6 +67,15 @@ class ValueDefaultsAfterPosition(HandWrittenAttention):
         return added if call.value is None else call.value
 
 
+@mutant("value-defaults-to-query", rejects="MHA-19", origin="value = query if the shapes agree, which shapes often do")
+class ValueDefaultsToQuery(HandWrittenAttention):
+    """Lets the value default to the query, where it has the shape of the key."""
+
+    def value(self, call: Call) -> Tokens:
+        fits = call.value is None and self.key(call).shape == call.query.shape
+        return call.query if fits else super().value(call)
+
+
 @mutant("key-defaults-to-value", rejects="MHA-19", origin="memory given once, as value")
 class KeyDefaultsToValue(HandWrittenAttention):
     """Lets the key default to the value, where one is given."""

@@ -372,9 +372,14 @@ DEFAULTS = (
 )
 
 
-@covers(
-    "MHA-19", cases=lambda subject: [attention_case(subject, replace(ALL, given=g), note="defaults") for g in DEFAULTS]
-)
+def with_defaults(subject: Subject) -> Iterator[Case]:
+    for given in DEFAULTS:
+        yield attention_case(subject, replace(ALL, given=given), note="defaults")
+    given = ("query", "key", "query_pos", "key_pos")
+    yield attention_case(subject, replace(SQUARE, given=given), note="defaults, as many keys as queries")
+
+
+@covers("MHA-19", cases=with_defaults)
 def test_defaults(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 

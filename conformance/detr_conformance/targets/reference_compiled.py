@@ -14,6 +14,7 @@ hours.
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -23,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from detr_conformance.operations import BLOCKS, OPERATIONS
 from detr_conformance.target import Target, TargetError
-from detr_conformance.targets.reference import reference
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -132,7 +132,11 @@ def ms_deform_attn_module(
 
 def compiled_block(operation: str) -> Callable[..., Any]:
     """The reference's callable for a block, which runs captured or raises."""
-    eager = reference(operation)
+    entry = OPERATIONS[operation]
+
+    def eager() -> Callable[..., Any]:
+        module, _, attribute = entry.reference.partition(":")
+        return getattr(importlib.import_module(module), attribute)
 
     def capture(made: Callable[..., Any]) -> Callable[..., Any]:
         import torch
@@ -144,9 +148,9 @@ def compiled_block(operation: str) -> Callable[..., Any]:
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit = GRAPHS
         return torch.compile(made, fullgraph=True, dynamic=False, backend="aot_eager")
 
-    if OPERATIONS[operation].kind == "module":
-        return lambda config, state_dict: capture(eager(config, state_dict))
-    return lambda *tensors, **settings: capture(eager)(*tensors, **settings)
+    if entry.kind == "module":
+        return lambda config, state_dict: capture(eager()(config, state_dict))
+    return lambda *tensors, **settings: capture(eager())(*tensors, **settings)
 
 
 target = Target(
