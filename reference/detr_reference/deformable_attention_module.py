@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from detr_reference.config_checks import check_heads, check_probabilities, check_sizes
 from detr_reference.deformable_attention import check_levels, ms_deform_attn
 
 # (value, spatial_shapes, level_start_index, sampling_locations, attention_weights) -> (batch, query, embed)
@@ -43,16 +44,9 @@ class MSDeformAttnConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("embed_dim", "num_heads", "num_levels", "num_points"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide embed_dim, but {self.embed_dim} / {self.num_heads} leaves "
-                f"{self.embed_dim % self.num_heads} channels over"
-            )
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must lie between 0 and 1, got {self.dropout}")
+        check_heads(self)
+        check_sizes(self, "num_levels", "num_points")
+        check_probabilities(self, "dropout")
 
 
 class MultiScaleDeformableAttention(nn.Module):

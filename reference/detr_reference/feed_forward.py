@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detr_reference.config_checks import check_probabilities, check_sizes
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
@@ -40,11 +42,10 @@ class FeedForwardConfig:
     add_identity: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (("embed_dim", 1), ("feedforward_dim", 1), ("num_fcs", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.ffn_drop <= 1:
-            raise ValueError(f"ffn_drop must lie between 0 and 1, got {self.ffn_drop}")
+        check_sizes(self, "embed_dim", "feedforward_dim")
+        check_probabilities(self, "ffn_drop")
+        if self.num_fcs < 2:
+            raise ValueError(f"num_fcs must be at least 2, got {self.num_fcs}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from detr_reference.config_checks import check_sizes
+
 
 @dataclass(frozen=True)
 class LearnedPositionEmbeddingConfig:
@@ -32,9 +34,7 @@ class LearnedPositionEmbeddingConfig:
     num_columns: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("num_pos_feats", "num_rows", "num_columns"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_sizes(self, "num_pos_feats", "num_rows", "num_columns")
 
 
 class LearnedPositionEmbedding(nn.Module):

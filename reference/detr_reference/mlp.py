@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detr_reference.config_checks import check_sizes
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -35,9 +37,7 @@ class MLPConfig:
     num_layers: int
 
     def __post_init__(self) -> None:
-        for name in ("input_dim", "hidden_dim", "output_dim", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_sizes(self, "input_dim", "hidden_dim", "output_dim", "num_layers")
 
 
 class MLP(nn.Module):

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from detr_reference.config_checks import check_heads, check_probabilities
+
 
 @dataclass(frozen=True)
 class MultiheadAttentionConfig:
@@ -34,17 +36,8 @@ class MultiheadAttentionConfig:
     proj_drop: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("embed_dim", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide embed_dim, but {self.embed_dim} / {self.num_heads} leaves "
-                f"{self.embed_dim % self.num_heads} channels over"
-            )
-        for name in ("attn_drop", "proj_drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        check_heads(self)
+        check_probabilities(self, "attn_drop", "proj_drop")
 
 
 class MultiheadAttention(nn.Module):

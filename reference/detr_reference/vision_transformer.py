@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detr_reference.config_checks import check_sizes
 from detr_reference.patch_embedding import PatchEmbedding
 from detr_reference.self_attention import SelfAttentionConfig
 from detr_reference.vision_transformer_block import VisionTransformerBlock
@@ -56,9 +57,7 @@ class VisionTransformerConfig:
     pool: Literal["cls", "mean", "none"] = "cls"
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "in_channels", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_sizes(self, "patch_size", "in_channels", "depth")
         if len(self.image_size) != 2 or min(self.image_size) < 1 or any(s % self.patch_size for s in self.image_size):
             raise ValueError(
                 f"image_size must be (height, width), multiples of patch_size {self.patch_size}, got {self.image_size}"

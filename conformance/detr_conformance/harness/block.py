@@ -19,10 +19,10 @@ from detr_conformance.harness.block_case import (
 )
 from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, lay_out, mixed_seed
 from detr_conformance.harness.half_coordinates import half_coordinates
-from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.msda_oracle import Expectation
 from detr_conformance.harness.random_rounding import spread
-from detr_conformance.harness.subject import Result, Subject, explained
+from detr_conformance.harness.subject import NotProvided, Result, Subject, explained
 from detr_conformance.operations import OPERATIONS
 
 # Randomised runs of the reference, and c: how many of their root-mean-square deviations an implementation may be off.
@@ -48,6 +48,20 @@ def make(subject: Subject, case: Case, initialise: bool = False) -> Any:
     if isinstance(module, nn.Module):
         module.to(device=subject.device, dtype=subject.torch_dtype).eval()
     return module
+
+
+def fresh(subject: Subject, case: Case) -> Any:
+    """The target's module as it initialises itself from the run's seed; the global generator is left as it was."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(subject.settings.seed)
+    try:
+        return make(subject, case, initialise=True)
+    except Raised as raised:
+        if raised.got == "NotImplementedError":
+            raise NotProvided("the factory does not initialise parameters") from raised
+        raise
+    finally:
+        torch.random.set_rng_state(state)
 
 
 def calling(subject: Subject, made: Callable[..., Any], case: Case) -> tuple[Subject, Case]:

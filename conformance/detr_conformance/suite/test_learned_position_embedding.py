@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
-from detr_conformance.harness.block import forward, gradients_agree, make, parameters_by_name, raises
+from detr_conformance.harness.block import forward, fresh, gradients_agree, parameters_by_name, raises
 from detr_conformance.harness.block_case import parameters_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.position_cases import learned_case, rectangles, small_tables
-from detr_conformance.harness.subject import NotProvided, Raised, Subject
+from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 
 OPERATION = "learned_position_embedding"
@@ -63,15 +63,7 @@ def test_too_large_a_map(subject: Subject, case: Case) -> None:
 )
 def test_initialisation(subject: Subject, case: Case) -> None:
     """Uniform: within [0, 1), and no tenth of the range holds fewer than 7 or more than 13 of 100 numbers."""
-    state = torch.random.get_rng_state()
-    try:
-        module = make(subject, case, initialise=True)
-    except Raised as raised:
-        if raised.got == "NotImplementedError":
-            raise NotProvided("the factory does not initialise parameters") from raised
-        raise
-    finally:
-        torch.random.set_rng_state(state)
+    module = fresh(subject, case)
     for name, parts in parameters_by_name(module, case).items():
         numbers = torch.cat([part.detach().cpu().double().flatten() for part in parts])
         low, high = numbers.min().item(), numbers.max().item()

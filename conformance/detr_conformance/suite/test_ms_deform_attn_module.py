@@ -12,13 +12,14 @@ from detr_conformance.harness.block import (
     agrees,
     expectations,
     forward,
+    fresh,
     gradients_agree,
     make,
     parameters_by_name,
 )
 from detr_conformance.harness.block_case import config_of, parameters_of, with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.mismatch import Raised, expect, require
+from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.module_cases import (
     ModuleStructure,
     drawn_modules,
@@ -295,15 +296,7 @@ def freshly_initialised(subject: Subject) -> Iterator[Case]:
 @covers("MSDM-19", cases=freshly_initialised, once=True)
 def test_initialisation(subject: Subject, case: Case) -> None:
     config = config_of(OPERATION, case)
-    torch_state = torch.random.get_rng_state()
-    try:
-        module = make(subject, case, initialise=True)
-    except Raised as raised:
-        if raised.got == "NotImplementedError":
-            raise NotProvided("the factory does not initialise parameters") from raised
-        raise
-    finally:
-        torch.random.set_rng_state(torch_state)
+    module = fresh(subject, case)
     found = {name: torch.cat(parts).detach().cpu().double() for name, parts in parameters_by_name(module, case).items()}
     heads, levels, points = config.num_heads, config.num_levels, config.num_points
     expected = torch.zeros(heads, levels, points, 2, dtype=torch.float64)

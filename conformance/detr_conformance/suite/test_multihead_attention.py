@@ -22,6 +22,7 @@ from detr_conformance.harness.block import (
     agrees,
     expectations,
     forward,
+    fresh,
     gradients_agree,
     make,
     parameters_by_name,
@@ -30,8 +31,8 @@ from detr_conformance.harness.block import (
 )
 from detr_conformance.harness.block_case import PARAMETER, parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import Raised, expect, require
-from detr_conformance.harness.subject import NotProvided, Subject
+from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 
 OPERATION = "multihead_attention"
@@ -525,16 +526,7 @@ def freshly_initialised(subject: Subject) -> Iterator[Case]:
 
 @covers("MHA-26", cases=freshly_initialised, once=True)
 def test_initialisation(subject: Subject, case: Case) -> None:
-    state = torch.random.get_rng_state()
-    torch.manual_seed(subject.settings.seed)
-    try:
-        module = make(subject, case, initialise=True)
-    except Raised as raised:
-        if raised.got == "NotImplementedError":
-            raise NotProvided("the factory does not initialise parameters") from raised
-        raise
-    finally:
-        torch.random.set_rng_state(state)
+    module = fresh(subject, case)
     found = {
         name: torch.cat([part.detach().cpu().double() for part in parts])
         for name, parts in parameters_by_name(module, case).items()

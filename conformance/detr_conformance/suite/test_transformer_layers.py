@@ -1,4 +1,4 @@
-"""The encoder layer. Clauses: spec chapter 7."""
+"""What encoder and decoder layers have in common. Clauses: spec chapter 7."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from detr_conformance.harness.layer_checks import dropping, drops, padded_rows_a
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 
-OPERATION = "encoder_layer"
+OPERATIONS = ("encoder_layer", "decoder_layer")
 
 
 # -- the order -----------------------------------------------------------------------------------------------
