@@ -12,7 +12,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from detr_conformance.clauses import Chapter, Clause, load_chapters
+from detr_conformance.clauses import Chapter, Clause, load_chapters, load_clauses
 from detr_conformance.deviations import Deviation
 from detr_conformance.events import Event, Tail, digest
 from detr_conformance.junit import junit_xml
@@ -400,3 +400,20 @@ def test_the_web_page_escapes_what_it_shows(chapters: list[Chapter], clauses: di
     page = web_page([report_of(clauses, *hard_run())], chapters)
     assert "MSDA-2" in page
     assert "&lt;wrong&gt; &amp; [red]" in page
+
+
+def test_a_chapter_of_two_operations_of_which_one_is_provided() -> None:
+    """Nobody is told that clauses about what he does not provide were not exercised."""
+    clauses = load_clauses()
+    events = [start(provides=("mlp",)), {**result("FFN-14"), "operation": "mlp"}, finish()]
+    report = build_report(events, clauses, target="mine", selection=Selection())
+    verdicts = {
+        clause: report["clauses"][clause]["verdict"] for clause in ("FFN-1", "FFN-14", "FFN-15", "BLK-1", "SA-1")
+    }
+    assert verdicts == {
+        "FFN-1": "not-provided",
+        "FFN-14": "pass",
+        "FFN-15": "not-exercised",
+        "BLK-1": "not-exercised",
+        "SA-1": "not-provided",
+    }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
+from detr_conformance.catalogue import CoveringTest, covering_tests
 from detr_conformance.clauses import Clause
 from detr_conformance.deviations import Deviation
 from detr_conformance.events import Digest, Event
@@ -40,11 +42,24 @@ def assess_clause(
 
 def unexercised_clause(clause: Clause, deviations: Sequence[Deviation], said: Digest) -> Entry:
     """The report's entry of a clause that no test reported on."""
-    operations = {name for name, operation in OPERATIONS.items() if clause.chapter in operation.chapters}
+    operations = _operations(clause)
     provided = not operations or operations & set(said.info.get("provides", ()))
     entry = _entry(clause, "not-exercised" if provided else "not-provided")
     _refuse_stale(entry, deviations, said)
     return entry
+
+
+def _operations(clause: Clause) -> set[str]:
+    """The operations that a clause is about: those of its tests, or of its chapter if these do not say."""
+    tests = [test for test in _covering_tests() if test.clause == clause.id]
+    if tests and all(test.operations for test in tests):
+        return {operation for test in tests for operation in test.operations}
+    return {name for name, operation in OPERATIONS.items() if clause.chapter in operation.chapters}
+
+
+@cache
+def _covering_tests() -> list[CoveringTest]:
+    return covering_tests()
 
 
 def _entry(clause: Clause, verdict: str) -> Entry:

@@ -22,12 +22,13 @@ class CatalogueError(Exception):
 
 @dataclass(frozen=True)
 class CoveringTest:
-    """A test of the suite and one clause that it covers."""
+    """A test of the suite and one clause that it covers; `operations` as its module names them, () if by a variable."""
 
     clause: str
     test: str
     file: str
     line: int
+    operations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class _Decorator:
     definition: Decorated
     file: str
     constants: dict[str, str]
+    operations: tuple[str, ...] = ()
 
     def positional(self) -> tuple[str, ...]:
         return tuple(self._string(argument) for argument in self.call.args)
@@ -80,7 +82,9 @@ def covering_tests(directory: Traversable | None = None) -> list[CoveringTest]:
     """
     directory = directory or files("detr_conformance") / "suite"
     return [
-        CoveringTest(clause, decorator.definition.name, decorator.file, decorator.definition.lineno)
+        CoveringTest(
+            clause, decorator.definition.name, decorator.file, decorator.definition.lineno, decorator.operations
+        )
         for decorator in _decorators(directory, prefix="test_")
         if decorator.name == "covers"
         for clause in decorator.positional()
@@ -120,13 +124,24 @@ def _decorators(directory: Traversable, prefix: str = "") -> Iterator[_Decorator
             tree = ast.parse(entry.read_text(encoding="utf-8"))
         except SyntaxError as error:
             raise CatalogueError(f"{entry.name}:{error.lineno}: {error.msg}") from error
-        constants = _constants(tree)
+        constants, operations = _constants(tree), _operations(tree)
         definitions = [node for node in ast.walk(tree) if isinstance(node, Decorated)]
         for node in sorted(definitions, key=lambda node: node.lineno):
             for call in node.decorator_list:
                 if isinstance(call, ast.Call):
                     name = ast.unparse(call.func).rpartition(".")[2]  # `covers`, also of `suite.covers`
-                    yield _Decorator(name, call, node, entry.name, constants)
+                    yield _Decorator(name, call, node, entry.name, constants, operations)
+
+
+def _operations(tree: ast.Module) -> tuple[str, ...]:
+    """The module's OPERATION, or its OPERATIONS where they are written out."""
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id="OPERATION")], value=ast.Constant(value=str(name))):
+                return (name,)
+            case ast.Assign(targets=[ast.Name(id="OPERATIONS")], value=ast.Tuple(elts=names)):
+                return tuple(str(ast.literal_eval(name)) for name in names)
+    return ()
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
