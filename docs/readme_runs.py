@@ -24,7 +24,7 @@ EXAMPLE = "docs/examples/grid_sample_kernel.py"
 
 # name -> the command a reader types, and the exit code it must have
 COMMANDS: dict[str, tuple[str, int]] = {
-    "reference": ("detr-spec check reference --json docs/runs/reference.json", 0),
+    "reference": ("detr-spec check reference --jobs 2 --json docs/runs/reference.json", 0),
     "my-kernel": (f"detr-spec check {EXAMPLE}:target --json docs/runs/my-kernel.json", 0),
     "my-broken-kernel": (f"detr-spec check {EXAMPLE}:broken --json docs/runs/my-broken-kernel.json", 1),
     "torch": ("detr-spec check torch --json docs/runs/torch.json", 0),
