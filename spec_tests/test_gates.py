@@ -14,6 +14,7 @@ from detr_conformance.gates import (
 )
 from detr_conformance.harness.trial import rejection, suite_tests, trials
 from detr_conformance.mutants import MUTANTS, TWINS, Mutant, Twin, as_target
+from detr_conformance.mutants.naive import naive_check
 from detr_conformance.targets.reference import target as reference
 
 CLAUSES = load_clauses()
@@ -57,3 +58,9 @@ def test_a_twin_passes(twin: Twin, dtype: str) -> None:
         if failure is not None
     ]
     assert failures == []
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_the_naive_check_accepts_every_twin() -> None:
+    """A check that refused right implementations would say nothing about wrong ones."""
+    assert [twin.name for twin in TWINS.values() if not naive_check(twin.operation, twin.build())] == []
