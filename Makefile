@@ -38,13 +38,13 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy
 	$(BIN)/mypy
 
-readme: $(READY)  ## repeat the runs shown in the README and fill them in (about 20 minutes)
+readme: $(READY)  ## repeat the runs shown in the README and fill them in (about 45 minutes)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/readme_runs.py
 
 pictures: $(READY)  ## draw the pictures of the spec chapters from the reference
 	$(BIN)/python docs/pictures.py
 
-kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.{json,md} (about 15 minutes)
+kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.{json,md} (about 20 minutes)
 	$(BIN)/python -m detr_conformance.kill_matrix docs/kill-matrix.json docs/kill-matrix.md
 
 thorough: $(READY)  ## the reference under random cases, seed printed
