@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 EVERY_BLOCK = "03-every-block.md"
 
@@ -28,6 +30,12 @@ class Operation:
     config: str | None = None
     inputs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+
+
+def resolve(path: str) -> Any:
+    """What "module:attribute" names, imported now."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _function(reference: str, chapter: str, *inputs: str, settings: tuple[str, ...] = ()) -> Operation:

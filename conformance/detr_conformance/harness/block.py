@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,14 +53,32 @@ def make(subject: Subject, case: Case, initialise: bool = False) -> Any:
 
 def fresh(subject: Subject, case: Case) -> Any:
     """The target's module as it initialises itself from the run's seed; the global generator is left as it was."""
-    state = torch.random.get_rng_state()
-    torch.manual_seed(subject.settings.seed)
     try:
-        return make(subject, case, initialise=True)
+        with seeded(subject):
+            return make(subject, case, initialise=True)
     except Raised as raised:
         if raised.got == "NotImplementedError":
             raise NotProvided("the factory does not initialise parameters") from raised
         raise
+
+
+def while_training(subject: Subject, case: Case) -> Tensor:
+    """The output of a new module in training mode, with the seed of the run."""
+    module = make(subject, case)
+    if not isinstance(module, nn.Module):
+        raise Mismatch(f"a module that can be trained is an nn.Module, not a {type(module).__name__}")
+    module.train()
+    with seeded(subject):
+        return forward(subject, case, module).detach().cpu()
+
+
+@contextmanager
+def seeded(subject: Subject) -> Iterator[None]:
+    """The global generator starts from the run's seed, and is afterwards what it was."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(subject.settings.seed)
+    try:
+        yield
     finally:
         torch.random.set_rng_state(state)
 
@@ -158,7 +177,8 @@ def raises(subject: Subject, case: Case, about: str) -> None:
     """The call, or already the factory, must raise an ordinary exception that says something."""
     try:
         made = make(subject, case)
-        inputs = {name: lay_out(t.to(subject.device), "contiguous") for name, t in _inputs(subject, case).items()}
+        given = inputs_of(subject.operation, case)
+        inputs = {name: lay_out(t.to(subject.device), "contiguous") for name, t in given.items()}
         call_reference(made, inputs) if OPERATIONS[subject.operation].kind == "function" else made(**inputs)
     except Exception as error:
         told = error.__cause__ if isinstance(error, Mismatch) and error.__cause__ is not None else error
@@ -236,10 +256,6 @@ def _results(
         gradients = torch.autograd.grad(output, list(leaves.values()), case["grad_output"].to(dtype), allow_unused=True)
         results |= {name: g for name, g in zip(leaves, gradients, strict=True) if g is not None}
     return results
-
-
-def _inputs(subject: Subject, case: Case) -> dict[str, Tensor]:
-    return inputs_of(subject.operation, case)
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:

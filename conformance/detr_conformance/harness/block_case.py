@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from detr_conformance.harness.case import TORCH_DTYPES, Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.operations import OPERATIONS, resolve
 
 PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
 
@@ -71,12 +70,6 @@ def with_settings(subject: Subject, case: Case, **changes: Any) -> Case:
     """The case with other settings, under which its parameters must still fit."""
     options = case.options | {name: json.dumps(value) for name, value in changes.items()}
     return _with_grad_output(subject, replace(case, options=options))
-
-
-def resolve(path: str) -> Any:
-    """What "module:attribute" names."""
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def inputs_of(operation: str, case: Case) -> dict[str, Tensor]:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.block import forward
-from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import check_form, expect
-from detr_conformance.harness.subject import Subject
 
 SIGMAS = 6.0
 
@@ -33,23 +28,6 @@ class Outcome:
     expected: Tensor
     limit: Tensor
     share: float
-
-
-def while_training(subject: Subject, case: Case, made: Callable[..., Any]) -> Tensor:
-    """The output of the module in training mode, with the seed of the run."""
-    made.train()  # type: ignore[attr-defined]
-    with _seeded(subject.settings.seed):
-        return forward(subject, case, made).detach().cpu().double()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.random.set_rng_state(state)
 
 
 def is_one_of(got: Tensor, outcomes: Sequence[Outcome], token_wise: bool = False) -> list[Tensor]:

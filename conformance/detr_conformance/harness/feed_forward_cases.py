@@ -8,11 +8,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from detr_conformance.harness.block_case import block_case, resolve
+from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.operations import OPERATIONS, resolve
 
 NETWORK = {"embed_dim": 6, "feedforward_dim": 10}
 PERCEPTRON = {"input_dim": 6, "hidden_dim": 9, "output_dim": 4, "num_layers": 3}

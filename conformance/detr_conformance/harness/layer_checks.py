@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.block import expectations, forward, make
+from detr_conformance.harness.block import expectations, forward, while_training
 from detr_conformance.harness.block_case import (
     inputs_of,
     parameters_of,
@@ -17,7 +17,7 @@ from detr_conformance.harness.block_case import (
     with_parameters,
 )
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.dropping import Outcome, is_one_of, while_training
+from detr_conformance.harness.dropping import Outcome, is_one_of
 from detr_conformance.harness.layer_cases import layer_case, outgoing, standard
 from detr_conformance.harness.subject import Subject
 
@@ -123,4 +123,4 @@ def _check(subject: Subject, case: Case, results: list[tuple[dict[str, Tensor], 
     for changes, name, share in results:
         layer = reference_callable(subject.operation, with_parameters(case, **changes), torch.float64)
         outcomes.append(Outcome(name, layer(**inputs).detach(), limit, share))
-    is_one_of(while_training(subject, case, make(subject, case)), outcomes, token_wise=True)
+    is_one_of(while_training(subject, case).double(), outcomes, token_wise=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from detr_conformance.harness.block_case import resolve
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
+from detr_conformance.operations import resolve
 
 HARNESS = "detr_conformance.harness"
 REPRESENTATIVE: dict[str, str] = {

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from detr_conformance.harness.block import expectations, forward, make
+from detr_conformance.harness.block import expectations, forward, while_training
 from detr_conformance.harness.block_case import settings_of, with_parameters
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import Mismatch, expect
+from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.self_attention_cases import AttentionStructure, attention_case, with_projections
 from detr_conformance.harness.subject import Subject
 
@@ -47,7 +47,7 @@ def check_dropped_weights(subject: Subject, case: Case) -> None:
     """Each head's channels are all k/2 for k kept weights of four."""
     _in_evaluation(subject, case)
     settings = settings_of(case)
-    output = _while_training(subject, case).double().unflatten(-1, (settings["num_heads"], -1))
+    output = while_training(subject, case).double().unflatten(-1, (settings["num_heads"], -1))
     kept = (output * 2).round()
     _expect_near("output while training", output, kept / 2)
     heads = kept[..., 0]
@@ -77,7 +77,7 @@ def check_dropped_output(subject: Subject, case: Case) -> None:
     """Channels are zero, or what evaluation gives divided by 1 - p."""
     _in_evaluation(subject, case)
     probability = settings_of(case)["proj_drop"]
-    output = _while_training(subject, case)
+    output = while_training(subject, case)
     right = expectations(subject, case, backward=False)["output"]
     dropped = output == 0
     limit = right.limit + torch.finfo(subject.torch_dtype).eps * right.expected.abs()
@@ -96,19 +96,6 @@ def check_dropped_output(subject: Subject, case: Case) -> None:
 def _in_evaluation(subject: Subject, case: Case) -> None:
     right = expectations(subject, case, backward=False)["output"]
     subject.compare("output in evaluation", forward(subject, case), right.expected, right.limit)
-
-
-def _while_training(subject: Subject, case: Case) -> Tensor:
-    module = make(subject, case)
-    if not isinstance(module, nn.Module):
-        raise Mismatch(f"a module that can be trained is an nn.Module, not a {type(module).__name__}")
-    module.train()
-    state = torch.random.get_rng_state()
-    torch.manual_seed(subject.settings.seed)
-    try:
-        return forward(subject, case, module).detach().cpu()
-    finally:
-        torch.random.set_rng_state(state)
 
 
 def _expect_near(name: str, got: Tensor, expected: Tensor) -> None:

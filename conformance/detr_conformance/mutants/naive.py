@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.block_case import resolve
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.operations import OPERATIONS, resolve
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import MSDeformAttnConfig, build
 

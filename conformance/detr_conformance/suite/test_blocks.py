@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -182,11 +183,7 @@ def with_dropout(subject: Subject) -> list[Case]:
     cases = representative(subject)
     if config is None:
         return cases
-    from dataclasses import fields, replace
-
-    from detr_conformance.harness.block_case import resolve
-
-    drops = [field.name for field in fields(resolve(config)) if field.name in DROPOUTS]
+    drops = [field.name for field in fields(operations.resolve(config)) if field.name in DROPOUTS]
     return [replace(case, options=case.options | dict.fromkeys(drops, "0.5")) for case in cases]
 
 

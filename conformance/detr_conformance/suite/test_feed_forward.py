@@ -8,10 +8,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree, make
+from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree, while_training
 from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.dropping import Outcome, is_one_of, while_training
+from detr_conformance.harness.dropping import Outcome, is_one_of
 from detr_conformance.harness.feed_forward_cases import drawn_networks, layer_numbers, linear_names, network_case
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
@@ -140,7 +140,7 @@ def test_dropout(subject: Subject, case: Case) -> None:
     """An output of n layers has met n dropouts in a row: dropped by the last, by the one before, ..., or by none."""
     agrees(subject, case)
     probability = settings_of(case)["ffn_drop"]
-    output = while_training(subject, case, make(subject, case))
+    output = while_training(subject, case).double()
     dropped, *_ = is_one_of(output, _outcomes(subject, case, probability))
     whole, channels = dropped.all(-1).double().mean().item(), output.shape[-1]
     expect(

@@ -16,6 +16,7 @@ from detr_conformance.harness.block import (
     gradients_agree,
     make,
     parameters_by_name,
+    seeded,
 )
 from detr_conformance.harness.block_case import config_of, parameters_of, with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
@@ -209,13 +210,9 @@ def test_dropout(subject: Subject, case: Case) -> None:
     probability = config_of(OPERATION, case).dropout
     module = make(subject, case)
     module.train()
-    state = torch.random.get_rng_state()
-    torch.manual_seed(subject.settings.seed)
-    try:
+    with seeded(subject):
         output = forward(subject, case.having(identity=torch.zeros_like(case["identity"])), module).detach().cpu()
         framed = forward(subject, case, module).detach().cpu()
-    finally:
-        torch.random.set_rng_state(state)
     right = expectations(subject, case.having(identity=torch.zeros_like(case["identity"])), backward=False)["output"]
     dropped = output == 0
     subject.compare(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +23,10 @@ from detr_conformance.harness.block import (
     forward,
     fresh,
     gradients_agree,
-    make,
     parameters_by_name,
     raises,
     run,
+    while_training,
 )
 from detr_conformance.harness.block_case import PARAMETER, parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import Case
@@ -411,17 +410,6 @@ def test_identity(subject: Subject, case: Case) -> None:
     agrees(subject, case.having(identity=torch.zeros_like(case["identity"])))
 
 
-def in_training(subject: Subject, case: Case) -> Tensor:
-    module: Any = make(subject, case)
-    module.train()
-    state = torch.random.get_rng_state()
-    torch.manual_seed(subject.settings.seed)
-    try:
-        return forward(subject, case, module).detach().cpu()
-    finally:
-        torch.random.set_rng_state(state)
-
-
 def check_dropped(subject: Subject, dropped: Tensor, probability: float, axes: tuple[str, ...]) -> None:
     """The share of what was dropped, and that neighbours along each axis are dropped independently."""
 
@@ -461,7 +449,7 @@ def dropping_weights(subject: Subject) -> Iterator[Case]:
 def test_dropout_of_weights(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     probability = settings_of(case)["attn_drop"]
-    dropped = check_kept(subject, case, in_training(subject, case), probability)
+    dropped = check_kept(subject, case, while_training(subject, case), probability)
     check_dropped(subject, dropped.unflatten(-1, (2, 6)), probability, ("image", "query", "head", "key"))
 
 
@@ -476,9 +464,9 @@ def test_dropout_of_the_result(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     probability = settings_of(case)["proj_drop"]
     bare = case.having(identity=torch.zeros_like(case["identity"]))
-    dropped = check_kept(subject, bare, in_training(subject, bare), probability)
+    dropped = check_kept(subject, bare, while_training(subject, bare), probability)
     check_dropped(subject, dropped, probability, ("image", "query", "channel"))
-    framed = in_training(subject, case)
+    framed = while_training(subject, case)
     alone = (framed == case["identity"]).double().mean().item()
     expect(
         abs(alone - probability) < 8 * math.sqrt(probability * (1 - probability) / framed.numel()) + 0.01,

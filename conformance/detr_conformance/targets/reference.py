@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.target import DTYPES, Target
 
 
 def reference(operation: str) -> Callable[..., Any]:
     """The reference's callable for an operation, imported when it is first called."""
-    module, _, attribute = OPERATIONS[operation].reference.partition(":")
     imported: list[Callable[..., Any]] = []  # not functools.cache, which torch.compile cannot look into
 
     def call(*arguments: Any, **settings: Any) -> Any:
         if not imported:
-            imported.append(getattr(importlib.import_module(module), attribute))
+            imported.append(resolve(OPERATIONS[operation].reference))
         return imported[0](*arguments, **settings)
 
     call.__name__ = operation

@@ -14,7 +14,6 @@ hours.
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import sys
@@ -23,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detr_conformance.operations import BLOCKS, OPERATIONS
+from detr_conformance.operations import BLOCKS, OPERATIONS, resolve
 from detr_conformance.target import Target, TargetError
 
 if TYPE_CHECKING:
@@ -135,10 +134,6 @@ def compiled_block(operation: str) -> Callable[..., Any]:
     """The reference's callable for a block, which runs captured or raises."""
     entry = OPERATIONS[operation]
 
-    def eager() -> Callable[..., Any]:
-        module, _, attribute = entry.reference.partition(":")
-        return getattr(importlib.import_module(module), attribute)
-
     def capture(made: Callable[..., Any]) -> Callable[..., Any]:
         import torch
         from torch._dynamo import config as dynamo
@@ -150,8 +145,8 @@ def compiled_block(operation: str) -> Callable[..., Any]:
         return torch.compile(made, fullgraph=True, dynamic=False, backend="aot_eager")
 
     if entry.kind == "module":
-        return lambda config, state_dict: capture(eager()(config, state_dict))
-    return lambda *tensors, **settings: capture(eager())(*tensors, **settings)
+        return lambda config, state_dict: capture(resolve(entry.reference)(config, state_dict))
+    return lambda *tensors, **settings: capture(resolve(entry.reference))(*tensors, **settings)
 
 
 target = Target(
