@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 EVERY_BLOCK = "03-every-block.md"
+EVERY_DTYPE = ("float64", "float32", "float16", "bfloat16")
+FULL_PRECISION = EVERY_DTYPE[:2]
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class Operation:
         config: where a module's configuration lives, as "module:attribute".
         inputs: the tensors that a call takes by name: a module's call, a function's arguments.
         settings: keyword settings of a function.
+        constants: floating inputs of which no gradient is asked.
+        exempt: clauses of chapter 3 that do not apply, because the images of a batch belong together (BLK-17) or a part
+            of it is no torch (BLK-15, BLK-16).
+        image_axis: the axis of the images in every output; 1 where layers come first.
+        dtypes: the claimed dtypes in which it is judged; half precision is none for what selects and then computes on.
     """
 
     kind: str
@@ -30,6 +37,10 @@ class Operation:
     config: str | None = None
     inputs: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
+    exempt: tuple[str, ...] = ()
+    image_axis: int = 0
+    dtypes: tuple[str, ...] = EVERY_DTYPE
 
 
 def resolve(path: str) -> Any:
@@ -38,13 +49,37 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _function(reference: str, chapter: str, *inputs: str, settings: tuple[str, ...] = ()) -> Operation:
+def _function(
+    reference: str,
+    chapter: str,
+    *inputs: str,
+    settings: tuple[str, ...] = (),
+    constants: tuple[str, ...] = (),
+    exempt: tuple[str, ...] = (),
+    block: bool = True,
+) -> Operation:
     return Operation(
-        "function", inputs, f"detr_reference.{reference}", (chapter, EVERY_BLOCK), inputs=inputs, settings=settings
+        "function",
+        inputs,
+        f"detr_reference.{reference}",
+        (chapter, EVERY_BLOCK) if block else (chapter,),
+        inputs=inputs,
+        settings=settings,
+        constants=constants,
+        exempt=exempt,
     )
 
 
-def _module(reference: str, config: str, chapter: str, *inputs: str) -> Operation:
+def _module(
+    reference: str,
+    config: str,
+    chapter: str,
+    *inputs: str,
+    constants: tuple[str, ...] = (),
+    exempt: tuple[str, ...] = (),
+    image_axis: int = 0,
+    dtypes: tuple[str, ...] = EVERY_DTYPE,
+) -> Operation:
     file = reference.partition(":")[0]
     return Operation(
         "module",
@@ -53,7 +88,16 @@ def _module(reference: str, config: str, chapter: str, *inputs: str) -> Operatio
         (chapter, EVERY_BLOCK),
         config=f"detr_reference.{file}:{config}",
         inputs=inputs,
+        constants=constants,
+        exempt=exempt,
+        image_axis=image_axis,
+        dtypes=dtypes,
     )
+
+
+TOGETHER = ("BLK-17",)  # the images of a batch are one call
+NOT_TORCH = ("BLK-15", "BLK-16")  # scipy assigns
+TARGETS = ("target_labels", "target_boxes", "target_counts")
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -144,6 +188,130 @@ OPERATIONS: dict[str, Operation] = {
         "level_embed",
     ),
     "vit": _module("vision_transformer:build", "VisionTransformerConfig", "09-vision-transformer.md", "image"),
+    "valid_ratios": _function(
+        "reference_points:valid_ratios", "11-queries-from-memory.md", "mask_l", settings=("dtype",)
+    ),
+    "encoder_reference_points": _function(
+        "reference_points:encoder_reference_points",
+        "11-queries-from-memory.md",
+        "spatial_shapes",
+        "valid_ratios",
+        constants=("valid_ratios",),
+    ),
+    "encoder_proposals": _function(
+        "two_stage_proposals:encoder_proposals",
+        "11-queries-from-memory.md",
+        "memory",
+        "memory_key_padding_mask",
+        "spatial_shapes",
+    ),
+    "select_queries": _function(
+        "query_selection:select_queries",
+        "11-queries-from-memory.md",
+        "class_logits",
+        "proposals",
+        "memory",
+        settings=("num_queries", "score"),
+    ),
+    "refine_boxes": _function(
+        "box_refinement:refine_boxes", "11-queries-from-memory.md", "delta", "reference", settings=("eps",)
+    ),
+    "dino_decoder": _module(
+        "dino_decoder:build",
+        "DINODecoderConfig",
+        "12-dino-decoder.md",
+        "query",
+        "memory",
+        "reference_points",
+        "attn_mask",
+        "key_padding_mask",
+        "spatial_shapes",
+        "level_start_index",
+        "valid_ratios",
+        constants=("valid_ratios",),
+        image_axis=1,
+    ),
+    "contrastive_denoising": _function(
+        "contrastive_denoising:contrastive_denoising",
+        "13-contrastive-denoising.md",
+        *TARGETS,
+        "label_embedding",
+        settings=("num_queries", "denoising_number", "label_noise_ratio", "box_noise_scale"),
+        block=False,  # random
+    ),
+    "generalized_box_iou": _function(
+        "boxes:generalized_box_iou",
+        "14-overlap-and-focal-loss.md",
+        "boxes1",
+        "boxes2",
+        settings=("eps",),
+        exempt=TOGETHER,
+    ),
+    "sigmoid_focal_loss": _function(
+        "focal_loss:sigmoid_focal_loss",
+        "14-overlap-and-focal-loss.md",
+        "logits",
+        "targets",
+        "num_boxes",
+        settings=("alpha", "gamma"),
+        constants=("targets", "num_boxes"),
+        exempt=TOGETHER,
+    ),
+    "hungarian_matching": _function(
+        "matching:hungarian_matching",
+        "15-matching-and-losses.md",
+        "pred_logits",
+        "pred_boxes",
+        *TARGETS,
+        settings=("class_cost", "cost_class", "cost_bbox", "cost_giou", "alpha", "gamma", "giou_eps"),
+        block=False,  # it returns indices alone
+    ),
+    "detection_losses": _function(
+        "losses:detection_losses",
+        "15-matching-and-losses.md",
+        "pred_logits",
+        "pred_boxes",
+        *TARGETS,
+        "enc_logits",
+        "enc_boxes",
+        "dn_logits",
+        "dn_boxes",
+        settings=(
+            "class_loss",
+            "alpha",
+            "gamma",
+            "no_object_weight",
+            "cost_class",
+            "cost_bbox",
+            "cost_giou",
+            "giou_eps",
+            "encoder_targets",
+            "contrastive",
+            "padded_slots",
+        ),
+        constants=("target_boxes",),
+        exempt=TOGETHER + NOT_TORCH,
+    ),
+    "postprocess": _function(
+        "postprocess:postprocess",
+        "16-post-processing.md",
+        "pred_logits",
+        "pred_boxes",
+        "sizes",
+        settings=("scores", "num_select"),
+        constants=("pred_logits", "pred_boxes"),  # nobody trains through it
+    ),
+    "detr": _module("detr:build", "DETRConfig", "17-detr.md", "images", "mask", image_axis=1, dtypes=FULL_PRECISION),
+    "deformable_detr": _module(
+        "deformable_detr:build",
+        "DeformableDETRConfig",
+        "18-deformable-detr.md",
+        "images",
+        "mask",
+        image_axis=1,
+        dtypes=FULL_PRECISION,
+    ),
+    "dino": _module("dino:build", "DINOConfig", "19-dino.md", "images", "mask", image_axis=1, dtypes=FULL_PRECISION),
 }
 
 # What the clauses of chapter 3 are about.
@@ -156,4 +324,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "operation_order": ("any", "post-norm", "pre-norm"),
     "sine_offset": ("any", "0", "-0.5"),
     "num_fcs": ("any", "2"),
+    "giou_eps": ("0", "1e-6"),
+    "postprocess_scores": ("any", "sigmoid", "softmax"),
+    "num_select": ("any", "queries"),
 }

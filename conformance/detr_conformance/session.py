@@ -21,6 +21,7 @@ from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.handshake import HandshakeError, shake_hands
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.harness.trial import exempt
 from detr_conformance.loaders import load_targets
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.report import build_report
@@ -113,7 +114,8 @@ class Session:
 
     def _shake_hands(self) -> None:
         for operation in self.operations():
-            first = Parameter(operation, self.devices[0], self.dtypes[0])
+            judged = [dtype for dtype in self.dtypes if dtype in OPERATIONS[operation].dtypes]
+            first = Parameter(operation, self.devices[0], (judged or self.dtypes)[0])
             try:
                 shake_hands(self.subject(first))
             except HandshakeError as error:
@@ -136,7 +138,13 @@ class Session:
             return [Parameter(operation, absent=f"{operation} is not provided")]
         if test.feature is not None and test.feature not in self.target.features:
             return [Parameter(operation, absent=f"the feature {test.feature} is not claimed")]
+        if exempt(operation, test):
+            return [Parameter(operation, absent=f"{', '.join(test.clauses)} is no question of {operation}")]
         dtypes = [dtype for dtype in self.dtypes if dtype in test.dtypes]
+        if dtypes and not set(dtypes) & set(OPERATIONS[operation].dtypes):
+            judged = ", ".join(OPERATIONS[operation].dtypes)
+            return [Parameter(operation, absent=f"{operation} is judged in {judged} alone")]
+        dtypes = [dtype for dtype in dtypes if dtype in OPERATIONS[operation].dtypes]
         if not dtypes:
             return [Parameter(operation, absent=f"none of {', '.join(test.dtypes)} is claimed or asked for")]
         if test.once:

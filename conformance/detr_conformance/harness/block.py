@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detr_conformance.harness.block_case import (
-    call_reference,
+    call_with,
     config_of,
     function_settings,
     inputs_of,
     parameters_of,
     reference_callable,
+    trained,
 )
 from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, lay_out, mixed_seed
 from detr_conformance.harness.half_coordinates import half_coordinates
 from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.msda_oracle import Expectation
+from detr_conformance.harness.packing import packed, unpacked
 from detr_conformance.harness.random_rounding import spread
 from detr_conformance.harness.subject import NotProvided, Result, Subject, explained
 from detr_conformance.operations import OPERATIONS
@@ -42,7 +45,7 @@ def make(subject: Subject, case: Case, initialise: bool = False) -> Any:
     evaluation mode; or its function with the case's settings."""
     if OPERATIONS[subject.operation].kind == "function":
         settings = function_settings(subject.operation, case, subject.torch_dtype)
-        return lambda *tensors: subject.implementation(*tensors, **settings)
+        return lambda *tensors, **named: subject.implementation(*tensors, **named, **settings)
     state = {name: tensor.clone().to(subject.device) for name, tensor in parameters_of(case).items()}
     with explained("the factory"):
         module = subject.implementation(config_of(subject.operation, case), None if initialise else state)
@@ -84,16 +87,31 @@ def seeded(subject: Subject) -> Iterator[None]:
 
 
 def calling(subject: Subject, made: Callable[..., Any], case: Case) -> tuple[Subject, Case]:
-    """A subject that calls `made` with the case's inputs (a module's by name), and the case reduced to these."""
+    """A subject that calls `made` with the case's inputs, and the case reduced to these."""
     inputs = inputs_of(subject.operation, case)
     names = tuple(inputs)
-    by_name = OPERATIONS[subject.operation].kind == "module"
-    bound = subject.replacing((lambda *values: made(**dict(zip(names, values, strict=True)))) if by_name else made)
-    return bound, Case({**inputs, "grad_output": case["grad_output"]}, case.layout, case.note, case.options)
+    bound = subject.replacing(lambda *values: call_with(subject.operation, made, dict(zip(names, values, strict=True))))
+    bound.shapes = case.shapes
+    return bound, replace(case, tensors={**inputs, "grad_output": case["grad_output"]})
 
 
 def forward(subject: Subject, case: Case, made: Callable[..., Any] | None = None) -> Tensor:
-    """The output; the module is made anew unless given. No parameter or buffer may change."""
+    """The output, several ones packed; the module is made anew unless given. No parameter or buffer may change."""
+    return _called(subject, case, made)[1]
+
+
+def outputs(subject: Subject, case: Case, made: Callable[..., Any] | None = None) -> dict[str, Tensor]:
+    """All that a call with several outputs returns, the integer ones too; checked as by `forward`."""
+    bound, _ = _called(subject, case, made)
+    return dict(bound.raw)
+
+
+def parts(case: Case, joined: Tensor) -> dict[str, Tensor]:
+    """The several outputs again, from the one tensor that `forward` and `expectations` join them in."""
+    return unpacked(joined, case.shapes or {})
+
+
+def _called(subject: Subject, case: Case, made: Callable[..., Any] | None) -> tuple[Subject, Tensor]:
     made = make(subject, case) if made is None else made
     bound, inputs = calling(subject, made, case)
     before = {name: tensor.detach().clone() for name, tensor in _state(made).items()}
@@ -101,45 +119,46 @@ def forward(subject: Subject, case: Case, made: Callable[..., Any] | None = None
     for name, tensor in _state(made).items():
         if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
             raise Mismatch(f"the call changed {name}", where=name)
-    return output
+    return bound, output
 
 
 def run(subject: Subject, case: Case, made: Callable[..., Any] | None = None) -> Result:
-    """Output, and gradients of every floating input but masks, and of every parameter."""
+    """Output, and gradients of every input that is no constant, and of every parameter that is trained."""
     made = make(subject, case) if made is None else made
     bound, inputs = calling(subject, made, case)
     arguments = bound.arguments(inputs)
-    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(name, t)}
-    parts = parameters_by_name(made, case)
-    leaves |= {f"{name}/{i}": part for name, several in parts.items() for i, part in enumerate(several)}
+    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(subject.operation, name, t)}
+    cut = parameters_by_name(subject.operation, made, case)
+    leaves |= {f"{name}/{i}": part for name, several in cut.items() for i, part in enumerate(several)}
     output = bound.call(arguments)
     grad_output = lay_out(case["grad_output"].to(subject.device), case.layout)
     found = bound.pull_back(output, grad_output, leaves)
     gradients = {name: gradient for name, gradient in found.items() if "/" not in name}
-    for name, several in parts.items():
+    for name, several in cut.items():
         gradients[name] = _joined([found[f"{name}/{i}"] for i in range(len(several))])
     return Result(output, gradients)
 
 
-def differentiable(name: str, tensor: Tensor) -> bool:
-    """Additive masks are constants, even where they are floating."""
-    return tensor.is_floating_point() and not name.endswith("_mask")
+def differentiable(operation: str, name: str, tensor: Tensor) -> bool:
+    """Additive masks are constants, even where they are floating; so is what the operation names its constants."""
+    constant = name.endswith("_mask") or name in OPERATIONS[operation].constants
+    return tensor.is_floating_point() and not constant
 
 
-def parameters_by_name(made: Any, case: Case) -> dict[str, tuple[Tensor, ...]]:
-    """The module's own parameters under the reference's names, each in the parts that it is cut into.
+def parameters_by_name(operation: str, made: Any, case: Case) -> dict[str, tuple[Tensor, ...]]:
+    """The module's own parameters under the names of those that the reference trains, each in the parts it is cut into.
 
     A module says so itself by a method `spec_parameters() -> {name: tensor or tensors whose rows it consists of}`;
-    otherwise exactly one of its parameters must have a name that ends in the reference's.
+    otherwise exactly one of its parameters must have the reference's name, or one that ends in it.
     """
-    names = parameters_of(case)
+    names = trained(operation, case) & parameters_of(case).keys()
     if hasattr(made, "spec_parameters"):
         said = made.spec_parameters()
         return {name: said[name] if isinstance(said[name], tuple) else (said[name],) for name in names}
     own = dict(made.named_parameters()) if isinstance(made, nn.Module) else {}
     found: dict[str, tuple[Tensor, ...]] = {}
-    for name in names:
-        matches = [key for key in own if key == name or key.endswith(f".{name}")]
+    for name in sorted(names):
+        matches = [name] if name in own else [key for key in own if key.endswith(f".{name}")]
         if len(matches) != 1:
             raise Mismatch(
                 f"the module has {len(matches)} parameters whose names end in {name}, so its gradient cannot be read",
@@ -179,7 +198,7 @@ def raises(subject: Subject, case: Case, about: str) -> None:
         made = make(subject, case)
         given = inputs_of(subject.operation, case)
         inputs = {name: lay_out(t.to(subject.device), "contiguous") for name, t in given.items()}
-        call_reference(made, inputs) if OPERATIONS[subject.operation].kind == "function" else made(**inputs)
+        call_with(subject.operation, made, inputs)
     except Exception as error:
         told = error.__cause__ if isinstance(error, Mismatch) and error.__cause__ is not None else error
         if not str(told).strip():
@@ -241,18 +260,19 @@ def _expect(
 def _results(
     operation: str, made: Callable[..., Tensor], case: Case, dtype: torch.dtype, backward: bool
 ) -> dict[str, Tensor]:
-    """What the reference makes of the case's numbers: "output", and the gradients by name."""
+    """What the reference makes of the case's numbers: "output" (several ones packed), and the gradients by name."""
     inputs = inputs_of(operation, case)
     leaves: dict[str, Tensor] = {}
     for name, tensor in inputs.items():
         if tensor.is_floating_point():
             inputs[name] = tensor.to(dtype, copy=True)
-            if backward and differentiable(name, tensor):
+            if backward and differentiable(operation, name, tensor):
                 leaves[name] = inputs[name].requires_grad_()
-    output = call_reference(made, inputs)
+    output = packed(call_with(operation, made, inputs), case.shapes)
     results = {"output": output.detach()}
-    leaves |= dict(made.named_parameters()) if isinstance(made, nn.Module) else {}
-    if backward and leaves:
+    if isinstance(made, nn.Module):
+        leaves |= {name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad}
+    if backward and leaves and output.requires_grad:
         gradients = torch.autograd.grad(output, list(leaves.values()), case["grad_output"].to(dtype), allow_unused=True)
         results |= {name: g for name, g in zip(leaves, gradients, strict=True) if g is not None}
     return results

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from detr_conformance.harness.case import TORCH_DTYPES, Case
 from detr_conformance.harness.fill import Filler
+from detr_conformance.harness.packing import packed, shapes_of
 from detr_conformance.harness.subject import Subject
 from detr_conformance.operations import OPERATIONS, resolve
 
@@ -73,7 +76,7 @@ def with_settings(subject: Subject, case: Case, **changes: Any) -> Case:
 
 
 def inputs_of(operation: str, case: Case) -> dict[str, Tensor]:
-    """The tensors of the call, in the order of the signature."""
+    """The tensors of the call, in the order of the signature; optional ones may be left out."""
     return {name: case[name] for name in OPERATIONS[operation].inputs if name in case.tensors}
 
 
@@ -86,7 +89,7 @@ def reference_callable(operation: str, case: Case, dtype: torch.dtype) -> Callab
         module: nn.Module = made(config_of(operation, case), parameters)
         return module.eval()
     settings = function_settings(operation, case, dtype)
-    return lambda *tensors: made(*tensors, **settings)
+    return lambda *tensors, **named: made(*tensors, **named, **settings)
 
 
 def function_settings(operation: str, case: Case, dtype: torch.dtype) -> dict[str, Any]:
@@ -95,13 +98,35 @@ def function_settings(operation: str, case: Case, dtype: torch.dtype) -> dict[st
     return settings | {"dtype": dtype} if "dtype" in OPERATIONS[operation].settings else settings
 
 
-def call_reference(made: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-    return made(**inputs) if isinstance(made, nn.Module) else made(*inputs.values())
+def call_with(operation: str, made: Callable[..., Any], inputs: Mapping[str, Tensor]) -> Any:
+    """Calls a module by name, a function in the order of its signature; behind a tensor left out by name too."""
+    if OPERATIONS[operation].kind == "module":
+        return made(**inputs)
+    ordered = list(takewhile(inputs.__contains__, OPERATIONS[operation].inputs))
+    named = {name: tensor for name, tensor in inputs.items() if name not in ordered}
+    return made(*(inputs[name] for name in ordered), **named)
+
+
+def trained(operation: str, case: Case) -> frozenset[str]:
+    """The parameters of the case that the reference trains: no buffers, nothing frozen."""
+    if OPERATIONS[operation].kind == "function":
+        return frozenset()
+    return _trained(operation, json.dumps(sorted(case.options.items())))
+
+
+@cache
+def _trained(operation: str, options: str) -> frozenset[str]:
+    case = Case({}, options=dict(json.loads(options)))
+    with torch.random.fork_rng(devices=[]):
+        module = resolve(OPERATIONS[operation].reference)(config_of(operation, case))
+    return frozenset(name for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
 def _with_grad_output(subject: Subject, case: Case) -> Case:
     inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs_of(subject.operation, case).items()}
-    with torch.no_grad():
-        output = call_reference(reference_callable(subject.operation, case, torch.float64), inputs)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        output = call_with(subject.operation, reference_callable(subject.operation, case, torch.float64), inputs)
+    shapes = shapes_of(output) if isinstance(output, Mapping) else None
     fill = Filler(subject.dtype, subject.settings.seed, "grad_output", case.note, sorted(case.options.items()))
-    return case.having(grad_output=fill.normal(*output.shape).to(fill.dtype))
+    grad_output = fill.normal(*packed(output, shapes).shape).to(fill.dtype)
+    return replace(case.having(grad_output=grad_output), shapes=shapes)

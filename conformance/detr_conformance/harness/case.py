@@ -28,12 +28,15 @@ class Case:
         layout: how the floating arguments lie in memory, one of LAYOUTS.
         note: what the case was made to show, in a few words.
         options: further settings of the call, as text (a module's configuration, say).
+        shapes: of the floating outputs by name, where the call returns a dict; None where it returns one tensor.
+            `grad_output` then holds the gradients of all of them, flattened and joined in this order.
     """
 
     tensors: dict[str, Tensor]
     layout: str = "contiguous"
     note: str = ""
     options: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]

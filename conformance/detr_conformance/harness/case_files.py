@@ -31,6 +31,8 @@ def write_case(folder: Path, case: Case, *, clause: str, test: str) -> Path:
         "options": json.dumps(case.options, sort_keys=True),
         "order": json.dumps(list(case.tensors)),  # arguments are positional; safetensors sorts by name
     }
+    if case.shapes is not None:
+        about["shapes"] = json.dumps(case.shapes)
     tensors = {name: case.tensors[name].contiguous().clone() for name in sorted(case.tensors)}
     data = save(tensors, metadata=about)
     digest = hashlib.sha256()
@@ -68,6 +70,11 @@ def read_case(path: Path) -> tuple[Case, str]:
     try:
         options, order = json.loads(about["options"]), json.loads(about["order"])
         ordered = {name: tensors[name] for name in order}
-    except (KeyError, ValueError, TypeError) as error:
+        shapes = _shapes(json.loads(about["shapes"])) if "shapes" in about else None
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CaseFileError(f"{path} is incomplete: {error!r}") from error
-    return Case(ordered, about["layout"], about.get("note", ""), options), about["test"]
+    return Case(ordered, about["layout"], about.get("note", ""), options, shapes), about["test"]
+
+
+def _shapes(read: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shape) for name, shape in read.items()}

@@ -21,7 +21,26 @@ REPRESENTATIVE: dict[str, str] = {
     "learned_position_embedding": f"{HARNESS}.position_cases:representative_learned_position_embedding",
     "level_position_embedding": f"{HARNESS}.position_cases:representative_level_position_embedding",
     "vit": f"{HARNESS}.vit_cases:representative_vit",
+    "valid_ratios": f"{HARNESS}.selection_cases:representative_valid_ratios",
+    "encoder_reference_points": f"{HARNESS}.selection_cases:representative_encoder_reference_points",
+    "encoder_proposals": f"{HARNESS}.selection_cases:representative_encoder_proposals",
+    "select_queries": f"{HARNESS}.selection_cases:representative_select_queries",
+    "refine_boxes": f"{HARNESS}.selection_cases:representative_refine_boxes",
+    "dino_decoder": f"{HARNESS}.decoder_cases:representative_dino_decoder",
+    "contrastive_denoising": f"{HARNESS}.denoising_cases:representative_contrastive_denoising",
+    "generalized_box_iou": f"{HARNESS}.overlap_cases:representative_generalized_box_iou",
+    "sigmoid_focal_loss": f"{HARNESS}.overlap_cases:representative_sigmoid_focal_loss",
+    "hungarian_matching": f"{HARNESS}.matching_cases:representative_hungarian_matching",
+    "detection_losses": f"{HARNESS}.loss_cases:representative_detection_losses",
+    "postprocess": f"{HARNESS}.postprocess_cases:representative_postprocess",
+    "detr": f"{HARNESS}.model_cases:representative_detr",
+    "deformable_detr": f"{HARNESS}.model_cases:representative_deformable_detr",
+    "dino": f"{HARNESS}.model_cases:representative_dino",
 }
+
+# Where chapter 3 calls an operation again with other numbers, and halves of the first ones will not do:
+# inputs -> those that change.
+OTHER_NUMBERS: dict[str, str] = {}
 
 
 def representative(subject: Subject) -> list[Case]:

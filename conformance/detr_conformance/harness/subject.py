@@ -16,6 +16,7 @@ from torch import Tensor
 from detr_conformance.harness.case import TORCH_DTYPES, Case, LazyCases, lay_out, mixed_seed
 from detr_conformance.harness.drive import run_cases
 from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
+from detr_conformance.harness.packing import Shapes, packed, unpacked
 from detr_conformance.harness.suite_test import Cases, SuiteTest
 from detr_conformance.operations import VARIANTS
 from detr_conformance.target import DTYPES
@@ -64,6 +65,8 @@ class Subject:
     worst_ratio: float | None = None
     exact: int | None = None
     cases: int = 0
+    shapes: Shapes | None = None  # of the outputs of the case in hand, where there are several
+    raw: Any = None  # what the last call returned
     _held: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
@@ -100,6 +103,7 @@ class Subject:
     def _property(self, test: SuiteTest, case: Case) -> float | None:
         # A held result belongs to the case that made it: each case must fail, or not, by itself.
         self._held.clear()
+        self.shapes = case.shapes
         before, self.worst_ratio = self.worst_ratio, None
         try:
             test.property(self, case)
@@ -121,7 +125,7 @@ class Subject:
 
     def call(self, arguments: dict[str, Tensor]) -> Tensor:
         """Calls the implementation on poisoned memory; afterwards every argument must be what it was, byte for byte,
-        and the results of earlier calls of the case too."""
+        and the results of earlier calls of the case too. Several outputs come back as one, see `packing`."""
         private = {name: tensor.detach().clone() for name, tensor in arguments.items()}
         _poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)
         with explained("the call"), _modes_restored():
@@ -130,9 +134,14 @@ class Subject:
             if not _same_bytes(tensor, private[name]):
                 raise Mismatch(f"the call changed its argument {name}", where=name)
         self._check_held()
-        if isinstance(output, Tensor):
-            self._held.append((output, output.detach().clone()))
-        return output
+        self.raw = output
+        self._held += [(tensor, tensor.detach().clone()) for tensor in self.handed_out()]
+        return packed(output, self.shapes)
+
+    def handed_out(self) -> list[Tensor]:
+        """The tensors that the last call returned, as they lie in memory."""
+        outputs = self.raw.values() if isinstance(self.raw, Mapping) else [self.raw]
+        return [output for output in outputs if isinstance(output, Tensor)]
 
     def forward(self, case: Case) -> Tensor:
         """The output for a case, without gradients; of the form that its incoming gradient has."""
@@ -192,8 +201,14 @@ class Subject:
     # -- comparing -----------------------------------------------------------------------------------------
 
     def compare(self, name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: Tensor | None = None) -> None:
-        """`mismatch.compare`, remembering the worst ratio."""
-        ratio = compare(name, got, expected, limit, interval)
+        """`mismatch.compare`, remembering the worst ratio; several outputs one after another, by their names."""
+        if self.shapes and name.startswith("output") and expected.ndim == 1:
+            check_form(name, got, expected)
+            mine, right, limits = (unpacked(tensor, self.shapes) for tensor in (got, expected, limit))
+            ratios = [compare(name.replace("output", part, 1), mine[part], right[part], limits[part]) for part in mine]
+            ratio = max(ratios)
+        else:
+            ratio = compare(name, got, expected, limit, interval)
         self.worst_ratio = max(ratio, self.worst_ratio or 0.0)
 
     def compare_exactly(self, name: str, got: Tensor, expected: Tensor) -> None:

@@ -11,6 +11,7 @@ import detr_conformance.suite
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.operations import OPERATIONS
 from detr_conformance.target import Target
 
 Judge = Callable[[Subject], None]
@@ -63,14 +64,20 @@ def trials(
                 continue
             if test.feature is not None and test.feature not in target.features:
                 continue
-            for dtype in _dtypes(test, target, dtypes):
+            if exempt(operation, test):
+                continue
+            for dtype in _dtypes(operation, test, target, dtypes):
                 yield test, dtype, _try(judge, operation, implementation, dtype, target, settings)
 
 
-def _dtypes(test: SuiteTest, target: Target, chosen: tuple[str, ...] | None) -> list[str]:
-    applicable = [d for d in target.dtypes if d in test.dtypes and (chosen is None or d in chosen)]
-    if not applicable:
-        applicable = [d for d in target.dtypes if d in test.dtypes][:1]
+def exempt(operation: str, test: SuiteTest) -> bool:
+    """Whether all that a test decides is no question of this operation."""
+    return set(test.clauses) <= set(OPERATIONS[operation].exempt)
+
+
+def _dtypes(operation: str, test: SuiteTest, target: Target, chosen: tuple[str, ...] | None) -> list[str]:
+    judged = [d for d in target.dtypes if d in test.dtypes and d in OPERATIONS[operation].dtypes]
+    applicable = [d for d in judged if chosen is None or d in chosen] or judged[:1]
     if test.once and applicable:
         return ["float32"] if "float32" in applicable else applicable[:1]
     return applicable

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from detr_conformance.harness.block import differentiable
+from detr_conformance.harness.block_case import call_with
+from detr_conformance.harness.packing import packed, shapes_of
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import MSDeformAttnConfig, build
@@ -96,17 +100,24 @@ def _check_block(operation: str, implementation: Callable[..., Any]) -> bool:
         config = resolve(entry.config)(**settings)
         state = reference(config).state_dict()
     results = []
-    for made in (implementation, reference):
-        leaves = {n: t.clone().requires_grad_() for n, t in inputs.items() if t.is_floating_point()}
+    shapes = None
+    for made in (reference, implementation):
+        leaves = {n: t.clone().requires_grad_() for n, t in inputs.items() if differentiable(operation, n, t)}
         given = {n: t.clone() for n, t in inputs.items()} | leaves
         if entry.config is not None:
-            output = made(config, {name: tensor.clone() for name, tensor in state.items()}).eval()(**given)
+            called = made(config, {name: tensor.clone() for name, tensor in state.items()}).eval()
         else:
-            output = made(*given.values(), **settings)
+            called = partial(made, **settings)
+        output = call_with(operation, called, given)
+        if isinstance(output, Mapping):
+            shapes = shapes or shapes_of(output)
+            output = packed(output, shapes)
         grad_output = torch.linspace(-1, 1, output.numel()).view_as(output)  # the sum of a layer norm is constant
-        gradients = torch.autograd.grad(output, list(leaves.values()), grad_output) if leaves else ()
+        found = torch.autograd.grad(output, list(leaves.values()), grad_output, allow_unused=True) if leaves else ()
+        gradients = [t.new_zeros(()) if g is None else g for t, g in zip(leaves.values(), found, strict=True)]
         results.append((output, *gradients))
-    return _all_close(*results)
+    expected, got = results
+    return _all_close(got, expected)
 
 
 def _tokens(length: int = 16, channels: int = 32) -> Tensor:

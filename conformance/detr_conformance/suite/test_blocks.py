@@ -21,16 +21,19 @@ from detr_conformance.harness.block import (
     parameters_by_name,
     run,
 )
-from detr_conformance.harness.block_case import PARAMETER, inputs_of, parameters_of
+from detr_conformance.harness.block_case import PARAMETER, inputs_of, parameters_of, trained
 from detr_conformance.harness.case import LAYOUTS, Case, lay_out
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.representative import representative
+from detr_conformance.harness.packing import of_image, shapes_of_image
+from detr_conformance.harness.representative import OTHER_NUMBERS, representative
 from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
-from detr_conformance.operations import BLOCKS
+from detr_conformance.operations import BLOCKS, resolve
 
 OPERATIONS = BLOCKS
-DROPOUTS = ("attn_drop", "proj_drop", "ffn_drop")
+DROPOUTS = ("attn_drop", "proj_drop", "ffn_drop", "dropout")
+TURNED = {"mask", "mask_l", "valid_ratios"}  # of the images of a batch
+KEPT = ("target_boxes", "targets", "num_boxes", "sizes")  # the truth that predictions are compared with
 
 
 def one(subject: Subject) -> list[Case]:
@@ -41,17 +44,23 @@ def is_module(subject: Subject) -> bool:
     return operations.OPERATIONS[subject.operation].kind == "module"
 
 
-def asks_for_gradients(case: Case) -> bool:
+def asks_for_gradients(subject: Subject, case: Case) -> bool:
     """Some blocks take a mask and have no parameter: nothing is differentiable there."""
-    return any(differentiable(name, t) for name, t in case.tensors.items() if name != "grad_output")
+    return any(differentiable(subject.operation, name, t) for name, t in case.tensors.items() if name != "grad_output")
+
+
+def _kept(name: str) -> bool:
+    return name.endswith("_mask") or name in KEPT
 
 
 def other_numbers(subject: Subject, case: Case) -> Case:
     """The same shapes and parameters; the floating inputs turned round and scaled, the mask of a map turned round."""
     inputs = inputs_of(subject.operation, case)
-    changed = {n: t.flip(0) * 0.5 for n, t in inputs.items() if differentiable(n, t)}
-    if "mask" in inputs:
-        changed["mask"] = inputs["mask"].flip(0)
+    if subject.operation in OTHER_NUMBERS:
+        return case.having(**resolve(OTHER_NUMBERS[subject.operation])(inputs))
+    changed = {n: t.flip(0) * 0.5 for n, t in inputs.items() if t.is_floating_point() and not _kept(n)}
+    for name in TURNED & inputs.keys():
+        changed[name] = inputs[name].flip(0)
     return case.having(**changed)
 
 
@@ -83,7 +92,7 @@ def test_output_form(subject: Subject, case: Case) -> None:
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
     """Each call and each backward pass compares bytes: arguments, parameters, buffers, the incoming gradient."""
     forward(subject, case)
-    if subject.backward and asks_for_gradients(case):
+    if subject.backward and asks_for_gradients(subject, case):
         run(subject, case)
     if is_module(subject):
         state = {name: tensor.clone() for name, tensor in parameters_of(case).items()}
@@ -105,7 +114,8 @@ def test_the_factory_copies(subject: Subject, case: Case) -> None:
     state = {name: tensor.clone().to(subject.device) for name, tensor in parameters_of(case).items()}
     module, sibling = (built_from(subject, case, state) for _ in range(2))
     with torch.no_grad():
-        for tensor in [*state.values(), *(p for parts in parameters_by_name(sibling, case).values() for p in parts)]:
+        own = parameters_by_name(subject.operation, sibling, case)
+        for tensor in [*state.values(), *(part for parts in own.values() for part in parts)]:
             tensor.fill_(torch.nan)
     right = expectations(subject, case, backward=False)["output"]
     output = forward(subject, case, module)
@@ -115,7 +125,7 @@ def test_the_factory_copies(subject: Subject, case: Case) -> None:
 @covers("BLK-4", cases=lambda subject: [case.laid_out(layout) for case in one(subject) for layout in LAYOUTS])
 def test_any_strides(subject: Subject, case: Case) -> None:
     agrees(subject, case)
-    if subject.backward and asks_for_gradients(case):
+    if subject.backward and asks_for_gradients(subject, case):
         gradients_agree(subject, case)
 
 
@@ -125,11 +135,13 @@ def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     made = make(subject, case)
     bound, inputs = calling(subject, made, case)
     with torch.no_grad():
-        first = bound.forward(inputs)
+        bound.forward(inputs)
+        first = bound.handed_out()
         bound.forward(calling(subject, made, other_numbers(subject, case))[1])
         bound.drop_held()
         arguments = bound.arguments(inputs)
-        for tensor in (bound.call(arguments), first):
+        bound.call(arguments)
+        for tensor in (*bound.handed_out(), *first):
             bound.drop_held()
             before = {name: argument.clone() for name, argument in arguments.items()}
             if not tensor.is_inference():
@@ -151,27 +163,27 @@ def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
     made = make(subject, case)
     bound, inputs = calling(subject, made, case)
     storage = bound.arguments(inputs)
-    numbers, parameters = other_numbers(subject, case), other_parameters(case)
+    numbers, parameters = other_numbers(subject, case), other_parameters(subject.operation, case)
     for tried, what in ((case, "first"), (numbers, "new numbers in the same storage"), (parameters, "new parameters")):
         with torch.no_grad():
             for name, tensor in inputs_of(subject.operation, tried).items():
                 storage[name].copy_(tensor)
             if tried is parameters and is_module(subject):
-                _load(made, tried)
+                _load(subject.operation, made, tried)
             output = bound.call(storage)
             bound.drop_held()
         right = expectations(subject, tried, backward=False)["output"]
         subject.compare(f"output ({what})", output, right.expected, right.limit)
 
 
-def other_parameters(case: Case) -> Case:
-    changes = {n: t.flip(0) * 0.75 for n, t in case.tensors.items() if n.startswith(PARAMETER)}
-    return case.having(**changes)
+def other_parameters(operation: str, case: Case) -> Case:
+    names = [PARAMETER + name for name in trained(operation, case)]
+    return case.having(**{name: case[name].flip(0) * 0.75 for name in names})
 
 
-def _load(made: Any, case: Case) -> None:
+def _load(operation: str, made: Any, case: Case) -> None:
     """Overwrites a module's parameters in place, as an optimiser does."""
-    for name, parts in parameters_by_name(made, case).items():
+    for name, parts in parameters_by_name(operation, made, case).items():
         values = parameters_of(case)[name].split([part.shape[0] for part in parts])
         for part, value in zip(parts, values, strict=True):
             part.copy_(value.to(part))
@@ -195,7 +207,7 @@ def test_deterministic(subject: Subject, case: Case) -> None:
         first = forward(subject, case)
         torch.manual_seed(2)
         subject.compare_exactly("output of the second call", forward(subject, case), first.detach())
-        if subject.backward and asks_for_gradients(case):
+        if subject.backward and asks_for_gradients(subject, case):
             one, two = run(subject, case), run(subject, case)
             for name, gradient in one.gradients.items():
                 if gradient is not None:
@@ -220,7 +232,7 @@ def test_no_side_effects(subject: Subject, case: Case) -> None:
 
 @covers("BLK-9", cases=representative, feature="backward")
 def test_every_gradient(subject: Subject, case: Case) -> None:
-    if not asks_for_gradients(case):
+    if not asks_for_gradients(subject, case):
         return
     result = run(subject, case)
     for name, right in expectations(subject, case).items():
@@ -232,7 +244,7 @@ def test_every_gradient(subject: Subject, case: Case) -> None:
 
 @covers("BLK-10", cases=one, feature="backward")
 def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> None:
-    if not asks_for_gradients(case):
+    if not asks_for_gradients(subject, case):
         return
     for layout in ("transposed", "sliced"):
         gradients_agree(subject, case.having(grad_output=lay_out(case["grad_output"], layout)))
@@ -240,7 +252,7 @@ def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> No
     made = make(subject, case)
     bound, inputs = calling(subject, made, ones)
     arguments = bound.arguments(inputs)
-    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(name, t)}
+    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(subject.operation, name, t)}
     if not leaves:
         return
     output = bound.call(arguments)
@@ -254,13 +266,13 @@ def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> No
 
 @covers("BLK-11", cases=one, feature="backward")
 def test_backward_stands_by_itself(subject: Subject, case: Case) -> None:
-    if not asks_for_gradients(case):
+    if not asks_for_gradients(subject, case):
         return
     right = expectations(subject, case)
     made = make(subject, case)
     bound, inputs = calling(subject, made, case)
     arguments = bound.arguments(inputs)
-    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(name, t)}
+    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(subject.operation, name, t)}
     if leaves:
         output = bound.call(arguments)
         grad_output = case["grad_output"].to(subject.device)
@@ -308,7 +320,7 @@ def test_autocast(subject: Subject, case: Case) -> None:
     made = make(subject, case)
     bound, inputs = calling(subject, made, case)
     arguments = bound.arguments(inputs)
-    leaves = {name: t for name, t in arguments.items() if differentiable(name, t)}
+    leaves = {name: t for name, t in arguments.items() if differentiable(subject.operation, name, t)}
     if subject.backward:
         for tensor in leaves.values():
             tensor.requires_grad_()
@@ -372,29 +384,54 @@ def _call(subject: Subject, made: Callable[..., Any], case: Case) -> Tensor:
 def test_images_are_separate(subject: Subject, case: Case) -> None:
     right = expectations(subject, case, backward=False)["output"]
     for image, alone in enumerate(batches(subject, case)):
-        expected, limit = right.expected[image : image + 1], right.limit[image : image + 1]
+        expected, limit = (_of_image_alone(subject, case, t, image) for t in (right.expected, right.limit))
+        subject.shapes = alone.shapes
         subject.compare(f"output of image {image} alone", forward(subject, alone), expected, limit)
+    subject.shapes = case.shapes
     broken = {}
     for name, tensor in inputs_of(subject.operation, case).items():
-        if name not in SHARED and differentiable(name, tensor):
+        if name not in SHARED and tensor.is_floating_point() and not _kept(name):
             broken[name] = tensor.clone()
             broken[name][0] = torch.nan
     if broken:
-        output = forward(subject, case.having(**broken))[1:]
-        subject.compare("output beside a broken image", output, right.expected[1:], right.limit[1:])
+        output = forward(subject, case.having(**broken))
+        for image in range(1, images_of(subject, case)):
+            beside, expected, limit = (
+                _of_image_alone(subject, case, t, image) for t in (output, right.expected, right.limit)
+            )
+            subject.shapes = shapes_of_image(case.shapes, axis_of(subject)) if case.shapes else None
+            subject.compare("output beside a broken image", beside, expected, limit)
 
 
-SHARED = ("spatial_shapes", "level_embed")  # of all images
+SHARED = ("spatial_shapes", "level_start_index", "level_embed")  # of all images
+
+
+def axis_of(subject: Subject) -> int:
+    return operations.OPERATIONS[subject.operation].image_axis
+
+
+def images_of(subject: Subject, case: Case) -> int:
+    if not case.shapes:
+        return case["grad_output"].shape[0]
+    return next(iter(case.shapes.values()))[axis_of(subject)]
+
+
+def _of_image_alone(subject: Subject, case: Case, output: Tensor, image: int) -> Tensor:
+    """What an output, or its limits, say of one image."""
+    if not case.shapes:
+        return output[image : image + 1]
+    return of_image(output, case.shapes, image, axis_of(subject))
 
 
 def batches(subject: Subject, case: Case) -> list[Case]:
     """Each image of the case by itself."""
-    size = case["grad_output"].shape[0]
+    size = images_of(subject, case)
     inputs = {name: t for name, t in inputs_of(subject.operation, case).items() if name not in SHARED}
     found = []
     for image in range(size):
         own = {name: _of_image(name, tensor, image, size) for name, tensor in inputs.items()}
-        found.append(case.having(**own, grad_output=case["grad_output"][image : image + 1]))
+        one = case.having(**own, grad_output=_of_image_alone(subject, case, case["grad_output"], image))
+        found.append(replace(one, shapes=shapes_of_image(case.shapes, axis_of(subject)) if case.shapes else None))
     return found
 
 

@@ -64,7 +64,7 @@ def test_too_large_a_map(subject: Subject, case: Case) -> None:
 def test_initialisation(subject: Subject, case: Case) -> None:
     """Uniform: within [0, 1), and no tenth of the range holds fewer than 7 or more than 13 of 100 numbers."""
     module = fresh(subject, case)
-    for name, parts in parameters_by_name(module, case).items():
+    for name, parts in parameters_by_name(subject.operation, module, case).items():
         numbers = torch.cat([part.detach().cpu().double().flatten() for part in parts])
         low, high = numbers.min().item(), numbers.max().item()
         shares = torch.histc(numbers, bins=10, min=0, max=1) / numbers.numel()

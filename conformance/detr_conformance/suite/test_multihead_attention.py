@@ -517,7 +517,7 @@ def test_initialisation(subject: Subject, case: Case) -> None:
     module = fresh(subject, case)
     found = {
         name: torch.cat([part.detach().cpu().double() for part in parts])
-        for name, parts in parameters_by_name(module, case).items()
+        for name, parts in parameters_by_name(subject.operation, module, case).items()
     }
     for name in ("in_proj_bias", "out_proj.bias"):
         subject.compare_exactly(name, found[name], torch.zeros_like(case[PARAMETER + name]).double())

@@ -1,0 +1,236 @@
+"""What denoising queries say of the noise they were made with, and how likely that is.
+
+Nobody's random numbers are compared: labels are read off the content, moves of corners off the references.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from detr_conformance.harness.block import outputs, seeded
+from detr_conformance.harness.block_case import settings_of
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.subject import Subject
+
+SIGMAS = 6.0  # of a right implementation, one statistic in 500 million lies beyond
+POSITIVE, NEGATIVE = 0, 1
+KINDS = ("positive", "negative")
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The denoising queries of one call by image, group, kind (positives, negatives) and slot.
+
+    Attributes:
+        content: (B, G, 2, M, C), as returned.
+        references: (B, G, 2, M, 4), float64 logits.
+        attn_mask: as returned, on the CPU.
+        taken: (B, M), the slots that hold a box.
+        labels, boxes: (B, M) and (B, M, 4) float64, the truth in its slots.
+        embedding: (K, C), rows of the content.
+        scale: of the box noise.
+        slack: how far a coordinate read off a reference may be off, whatever the order of arithmetic.
+        eps: of the logit.
+    """
+
+    content: Tensor
+    references: Tensor
+    attn_mask: Tensor
+    taken: Tensor
+    labels: Tensor
+    boxes: Tensor
+    embedding: Tensor
+    scale: float
+    slack: float
+    eps: float
+
+    @cached_property
+    def noised_boxes(self) -> Tensor:
+        """(B, G, 2, M, 4), cxcywh."""
+        return self.references.sigmoid()
+
+    @cached_property
+    def corners(self) -> Tensor:
+        """(B, G, 2, M, 4), xyxy."""
+        return corners_of(self.noised_boxes)
+
+    @cached_property
+    def moves(self) -> Tensor:
+        """(B, G, 2, M, 4): how far each corner went, in half sides times scale. NaN in empty slots."""
+        moved = self.corners - corners_of(self.boxes)[:, None, None]
+        return (moved / self.units[:, None, None]).masked_fill(~self.everywhere[..., None], torch.nan)
+
+    @cached_property
+    def units(self) -> Tensor:
+        """(B, M, 4): half sides times scale."""
+        return self.boxes[..., 2:].repeat(1, 1, 2) / 2 * self.scale
+
+    @cached_property
+    def everywhere(self) -> Tensor:
+        """(B, G, 2, M), `taken` for each group and kind."""
+        return self.taken[:, None, None].expand(self.content.shape[:-1])
+
+    @cached_property
+    def noised_labels(self) -> Tensor:
+        """(B, G, 2, M): whose row of the embedding each query has; -1 if nobody's, and in empty slots."""
+        same = (self.content[..., None, :] == self.embedding).all(-1)
+        return torch.where(same.any(-1) & self.everywhere, same.byte().argmax(-1), -1)
+
+
+def queries(subject: Subject, case: Case, seed: bool = True) -> Queries:
+    """Calls the target, with the run's seed unless told otherwise; the global generator is left as it was."""
+    if not seed:
+        return arranged(subject, case, outputs(subject, case))
+    with seeded(subject):
+        return arranged(subject, case, outputs(subject, case))
+
+
+def arranged(subject: Subject, case: Case, output: dict[str, Tensor]) -> Queries:
+    counts = case["target_counts"].tolist()
+    largest = max(counts)
+    taken = torch.arange(largest) < case["target_counts"][:, None]
+    labels = torch.zeros(len(counts), largest, dtype=torch.int64)
+    boxes = torch.zeros(len(counts), largest, 4, dtype=torch.float64)
+    labels[taken], boxes[taken] = case["target_labels"], case["target_boxes"].double()
+    axes = (groups_of(case), 2, largest)
+    expect("attn_mask" in output, "the output has no attn_mask", where="attn_mask")
+    return Queries(
+        output["content"].detach().cpu().unflatten(1, axes),
+        output["references"].detach().cpu().double().unflatten(1, axes),
+        output["attn_mask"].detach().cpu(),
+        taken,
+        labels,
+        boxes,
+        case["label_embedding"],
+        settings_of(case).get("box_noise_scale", 1.0),
+        8 * round_off(subject),
+        float(subject.variant("denoising_eps")),
+    )
+
+
+def groups_of(case: Case) -> int:
+    """The number of groups, by its formula."""
+    largest = int(case["target_counts"].max())
+    return max(1, settings_of(case).get("denoising_number", 100) // largest) if largest else 1
+
+
+def round_off(subject: Subject) -> float:
+    """Unit round-off of the claimed dtype; float64 may be computed in float32."""
+    return max(torch.finfo(subject.torch_dtype).eps, torch.finfo(torch.float32).eps) / 2
+
+
+def corners_of(boxes: Tensor) -> Tensor:
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), -1)
+
+
+def logits_of(boxes: Tensor, eps: float) -> Tensor:
+    """The references that these boxes become."""
+    inside = boxes.clamp(0, 1)
+    return torch.log(inside.clamp(min=eps) / (1 - inside).clamp(min=eps))
+
+
+# -- single queries -------------------------------------------------------------------------------------------
+
+
+def unmoved(subject: Subject, seen: Queries, slack: float | None = None) -> None:
+    """Every reference is the logit of its own true box, but for an error of `slack` in coordinates and 4 u in logits."""
+    slack = seen.slack if slack is None else slack
+    logit, high, low = (logits_of(seen.boxes + by, seen.eps) for by in (0.0, slack, -slack))
+    limit = torch.maximum(high - logit, logit - low) + 4 * round_off(subject) * logit.abs() + 1e-12
+    shape = seen.references.shape
+    expected, limits = (t[:, None, None].expand(shape)[seen.everywhere] for t in (logit, limit))
+    subject.compare("references of the true boxes", seen.references[seen.everywhere], expected, limits)
+
+
+def unchanged_labels(subject: Subject, seen: Queries) -> None:
+    """Every content is the row of its own true label."""
+    expected = seen.labels[:, None, None].expand(seen.noised_labels.shape)
+    subject.compare_exactly(
+        "label read off content", seen.noised_labels[seen.everywhere], expected[seen.everywhere]
+    )
+
+
+def within(seen: Queries, kind: int, low: float, high: float) -> None:
+    """Every corner of a kind moved by low to high half sides, times scale."""
+    moves = seen.moves[:, :, kind].abs()
+    slack = (seen.slack + seen.eps / 2 * (seen.scale > APART_BELOW)) / seen.units[:, None]
+    outside = (moves > high + slack) | (moves < low - slack)
+    if not outside.any():
+        return
+    worst = torch.where(outside, (moves - (low + high) / 2).abs(), -1.0)
+    place = [int(i) for i in torch.unravel_index(worst.argmax(), worst.shape)]
+    expect(
+        False,
+        f"corner coordinate {place[3]} of the {KINDS[kind]} of box {place[2]} of image {place[0]} in group {place[1]} "
+        f"moved by {moves[tuple(place)]:.4g} times half the side times scale, expected {low:g} to {high:g}",
+        where=f"references, image {place[0]}, group {place[1]}, {KINDS[kind]} slot {place[2]}",
+        expected=f"{low:g} to {high:g}",
+        got=f"{moves[tuple(place)]:.6g}",
+    )
+
+
+APART_BELOW = 0.5
+
+
+# -- statistics -----------------------------------------------------------------------------------------------
+
+
+def rate(what: str, hits: Tensor, expected: float) -> None:
+    """A share of independent hits has its expectation, within six standard deviations."""
+    require(hits.numel() > 500, "a sample large enough to say something")
+    got, limit = float(hits.double().mean()), SIGMAS * math.sqrt(max(expected * (1 - expected), 1e-9) / hits.numel())
+    expect(
+        abs(got - expected) <= limit,
+        f"{what}: {got:.4f} of {hits.numel()}, expected {expected:.4f} +- {limit:.4f}",
+        where=what,
+        expected=f"{expected:.4f}",
+        got=f"{got:.4f}",
+        limit=f"{limit:.4f}",
+    )
+
+
+def uncorrelated(what: str, one: Tensor, other: Tensor) -> None:
+    """Two samples, pair by pair, have correlation 0 within six standard deviations."""
+    require(one.numel() > 500, "a sample large enough to say something")
+    first, second = (t - t.mean() for t in (one.flatten().double(), other.flatten().double()))
+    spread = float(first.norm() * second.norm())
+    got, limit = float(first @ second) / spread if spread else 1.0, SIGMAS / math.sqrt(one.numel())
+    expect(
+        abs(got) <= limit,
+        f"{what}: correlation {got:.4f} in {one.numel()} pairs, expected 0 +- {limit:.4f}",
+        where=what,
+        expected="0",
+        got=f"{got:.4f}",
+        limit=f"{limit:.4f}",
+    )
+
+
+def uniform(what: str, sample: Tensor, low: float, high: float) -> None:
+    """The largest distance of the empirical distribution from the uniform one (Kolmogorov's) is a likely one."""
+    require(sample.numel() > 500, "a sample large enough to say something")
+    steps = torch.arange(1, sample.numel() + 1).double() / sample.numel()
+    share = ((sample.flatten().double().sort().values - low) / (high - low)).clamp(0, 1)
+    got, limit = float((share - steps).abs().max()), 3.3 / math.sqrt(sample.numel())  # 2 exp(-2 * 3.3 ** 2) = 7e-10
+    expect(
+        got <= limit,
+        f"{what}: its distribution is {got:.4f} away from the uniform one, expected at most {limit:.4f}",
+        where=what,
+        expected="0",
+        got=f"{got:.4f}",
+        limit=f"{limit:.4f}",
+    )
+
+
+def independent(what: str, drawn: Tensor) -> None:
+    """(B, G, 2, M, ...): what was drawn for neighbours in image, group, kind or slot is uncorrelated."""
+    for axis, name in enumerate(("images", "groups", "positives and negatives", "slots")):
+        ahead, behind = drawn.narrow(axis, 1, drawn.shape[axis] - 1), drawn.narrow(axis, 0, drawn.shape[axis] - 1)
+        uncorrelated(f"{what} of neighbouring {name}" if name != "positives and negatives" else f"{what} of {name}",
+                     ahead, behind)
