@@ -6,7 +6,7 @@ ratio of a level, (valid width / W, valid height / H), leads from the first to t
 border of the image to different cells, so each has a ratio of its own.
 
 Source: Deformable DETR, arXiv:2010.04159, section 4.1; read with fundamentalvision/Deformable-DETR,
-models/deformable_transformer.py (`get_valid_ratio`, `get_reference_points`).
+models/deformable_transformer.py (`get_valid_ratio`, `get_reference_points`). Clauses: spec chapter 11.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def valid_ratios(mask_l: Bool[Tensor, "batch height width"]) -> Float[Tensor, "batch 2"]:
+def valid_ratios(
+    mask_l: Bool[Tensor, "batch height width"], *, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "batch 2"]:
     """ratio = (valid columns / W, valid rows / H) of one level, counted along its first row and column
 
     Args:
         mask_l: the level's padding mask, True = padding; the image fills the upper left corner.
+        dtype: of the ratios, which are computed in float32 or wider.
 
     Returns:
-        (w, h), in (0, 1], in torch's default dtype.
+        (w, h), in (0, 1].
 
     Raises:
         ValueError: no cell of the first row or of the first column belongs to the image. Its ratio would be
@@ -39,14 +42,15 @@ def valid_ratios(mask_l: Bool[Tensor, "batch height width"]) -> Float[Tensor, "b
     valid = ~mask_l
     height, width = mask_l.shape[1:]
     columns, rows = valid[:, :1].sum((1, 2)), valid[:, :, :1].sum((1, 2))
-    ratios = torch.stack((columns / width, rows / height), dim=-1)
+    valid_size = torch.stack((columns, rows), dim=-1).to(torch.promote_types(dtype, torch.float32))
+    ratios = valid_size / torch.tensor((width, height), dtype=valid_size.dtype, device=mask_l.device)
     if not torch.compiler.is_compiling() and not (ratios > 0).all():
         image = (ratios > 0).all(-1).tolist().index(False)
         raise ValueError(
             f"mask_l {tuple(mask_l.shape)} marks the whole first row or column of image {image} as padding; "
             "True must mean padding, and the image must lie in the upper left corner"
         )
-    return ratios
+    return ratios.to(dtype)
 
 
 def encoder_reference_points(
@@ -63,8 +67,8 @@ def encoder_reference_points(
         valid_ratios: (w, h) of each image and level, all above 0.
 
     Returns:
-        (x, y) in units of level m's width and height, cells in the order of the flattened maps. A cell of
-        padding may lie above 1.
+        (x, y) in units of level m's width and height, cells in the order of the flattened maps, in the dtype of
+        valid_ratios; computed in float32 or wider. A cell of padding may lie above 1.
 
     Raises:
         ValueError: the numbers of levels differ.
@@ -75,9 +79,10 @@ def encoder_reference_points(
             f"spatial_shapes {tuple(spatial_shapes.shape)} and valid_ratios {tuple(valid_ratios.shape)} "
             "must have the same levels: (level, 2) and (batch, level, 2)"
         )
-    levels = [_cell_centres(height, width).to(valid_ratios) for height, width in spatial_shapes.tolist()]
-    on_image = [centres / ratio[:, None] for centres, ratio in zip(levels, valid_ratios.unbind(1), strict=True)]
-    return torch.cat(on_image, dim=1)[:, :, None] * valid_ratios[:, None]
+    ratios = valid_ratios.to(torch.promote_types(valid_ratios.dtype, torch.float32))
+    levels = [_cell_centres(height, width).to(ratios) for height, width in spatial_shapes.tolist()]
+    on_image = [centres / ratio[:, None] for centres, ratio in zip(levels, ratios.unbind(1), strict=True)]
+    return (torch.cat(on_image, dim=1)[:, :, None] * ratios[:, None]).to(valid_ratios.dtype)
 
 
 def decoder_reference_points(

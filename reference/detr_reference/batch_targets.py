@@ -1,0 +1,66 @@
+"""What an annotated batch is: labels and boxes of all images end to end, and how many each image has."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class BatchTargets(NamedTuple):
+    """The boxes of image 0 first, then those of image 1, and so on; any image may have none.
+
+    Attributes:
+        labels: (N,) int64, class of each box.
+        boxes: (N, 4) cxcywh, relative to its image.
+        counts: (B,) int64, boxes of each image; their sum is N.
+    """
+
+    labels: Int[Tensor, " box"]
+    boxes: Float[Tensor, "box 4"]
+    counts: Int[Tensor, " batch"]
+
+    @property
+    def starts(self) -> Int[Tensor, " batch"]:
+        """Where the boxes of each image begin."""
+        return self.counts.cumsum(0) - self.counts
+
+    def of_image(self, image: int) -> tuple[Int[Tensor, " own"], Float[Tensor, "own 4"]]:
+        """Labels and boxes of one image."""
+        start, count = int(self.starts[image]), int(self.counts[image])
+        return self.labels[start : start + count], self.boxes[start : start + count]
+
+
+def batch_targets(
+    target_labels: Tensor, target_boxes: Tensor, target_counts: Tensor, *, batch: int, num_classes: int
+) -> BatchTargets:
+    """The three tensors as one, once they fit each other and the predictions.
+
+    Raises:
+        ValueError: shapes or counts disagree, or a label is not in [0, num_classes). A negative label would silently
+            be another class, one beyond the end an assertion without a message on a GPU.
+        TypeError: labels or counts are not int64.
+    """
+    for name, tensor in (("target_labels", target_labels), ("target_counts", target_counts)):
+        if tensor.dtype != torch.int64:
+            raise TypeError(f"{name} must be int64, got {tensor.dtype}")
+    if target_counts.shape != (batch,):
+        raise ValueError(f"target_counts must be (batch,) = ({batch},), got {tuple(target_counts.shape)}")
+    if (target_counts < 0).any():
+        raise ValueError(f"target_counts must not be negative, got {target_counts.tolist()}")
+    boxes = int(target_counts.sum())
+    if target_labels.shape != (boxes,) or target_boxes.shape != (boxes, 4):
+        raise ValueError(
+            f"target_counts {target_counts.tolist()} ask for {boxes} labels and boxes, got target_labels "
+            f"{tuple(target_labels.shape)} and target_boxes {tuple(target_boxes.shape)}"
+        )
+    outside = (target_labels < 0) | (target_labels >= num_classes)
+    if outside.any():
+        place = int(outside.nonzero()[0])
+        raise ValueError(
+            f"target_labels[{place}] is {int(target_labels[place])}, but classes are numbered from 0 to "
+            f"{num_classes - 1}"
+        )
+    return BatchTargets(target_labels, target_boxes, target_counts)

@@ -1,0 +1,124 @@
+"""The neck of Deformable DETR and DINO: feature maps of a backbone, all brought to the same channels.
+
+Source: Deformable DETR, arXiv:2010.04159, appendix A.2; read with fundamentalvision/Deformable-DETR,
+models/deformable_detr.py (`input_proj`), and detrex, modeling/neck/channel_mapper.py, whose parameter names are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from detr_reference.config_checks import check_sizes
+
+
+@dataclass(frozen=True)
+class ChannelMapperConfig:
+    """Sizes of the neck; the defaults are those of a ResNet-50 with four levels.
+
+    Args:
+        in_channels: of the backbone's feature maps, from fine to coarse.
+        embed_dim: channels of every level.
+        num_outs: L, the number of levels, at least as many as there are feature maps.
+        num_groups: of the group norms; divides embed_dim.
+
+    Raises:
+        ValueError: a size is below 1, there are more maps than levels, or the groups do not divide the channels.
+    """
+
+    in_channels: tuple[int, ...] = (512, 1024, 2048)
+    embed_dim: int = 256
+    num_outs: int = 4
+    num_groups: int = 32
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "embed_dim", "num_outs", "num_groups")
+        if not self.in_channels or min(self.in_channels) < 1:
+            raise ValueError(f"in_channels must be numbers from 1 up, got {self.in_channels}")
+        if self.num_outs < len(self.in_channels):
+            raise ValueError(f"num_outs {self.num_outs} is less than the maps of in_channels {self.in_channels}")
+        if self.embed_dim % self.num_groups:
+            raise ValueError(f"num_groups must divide embed_dim, got {self.num_groups} and {self.embed_dim}")
+
+
+class ConvNorm(nn.Module):
+    """out = norm(conv(x))
+
+    Parameters:
+        conv: an nn.Conv2d with bias.
+        norm: an nn.GroupNorm.
+    """
+
+    def __init__(self, channels: int, config: ChannelMapperConfig, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, config.embed_dim, kernel, stride, padding=kernel // 2)
+        self.norm = nn.GroupNorm(config.num_groups, config.embed_dim)
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch embed rows columns"]:
+        """The mapped features."""
+        return self.norm(self.conv(x))
+
+
+class ChannelMapper(nn.Module):
+    """level_l = norm(1 x 1 conv(map_l)); a further level = norm(3 x 3 conv of stride 2 (the one before))
+
+    The first further level reads the backbone's last map, not the level made of it. Group norms see a whole map with
+    its padding, so that how much an image is padded has an influence, if a small one, on all its features.
+
+    Parameters:
+        convs.{l}: `ConvNorm`, one for each of the backbone's maps.
+        extra_convs.{k}: `ConvNorm`, the further levels.
+    """
+
+    def __init__(self, config: ChannelMapperConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.convs = nn.ModuleList(ConvNorm(channels, config, kernel=1, stride=1) for channels in config.in_channels)
+        before = [config.in_channels[-1]] + [config.embed_dim] * (config.num_outs - len(config.in_channels))
+        self.extra_convs = nn.ModuleList(ConvNorm(channels, config, kernel=3, stride=2) for channels in before[:-1])
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Convolutions Xavier-uniform, their biases zero; the norms keep PyTorch's initialisation."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                nn.init.xavier_uniform_(module.conv.weight)
+                nn.init.zeros_(module.get_parameter("conv.bias"))
+
+    def forward(
+        self, maps: Sequence[Float[Tensor, "batch _channel _height _width"]]
+    ) -> tuple[Float[Tensor, "batch embed _rows _columns"], ...]:
+        """The levels, from fine to coarse.
+
+        Args:
+            maps: the backbone's features, in the order of in_channels.
+
+        Raises:
+            ValueError: there are more or fewer maps than in_channels, or one has other channels.
+        """
+        channels = tuple(each.shape[1] for each in maps)
+        if channels != self.config.in_channels:
+            raise ValueError(f"maps must have the channels {self.config.in_channels}, got {channels}")
+        levels = [conv(each) for conv, each in zip(self.convs, maps, strict=True)]
+        before = maps[-1]
+        for conv in self.extra_convs:
+            before = conv(before)
+            levels.append(before)
+        return tuple(levels)
+
+
+def build(config: ChannelMapperConfig, state_dict: Mapping[str, Tensor] | None = None) -> ChannelMapper:
+    """The neck with copies of these parameters, on their device and in their dtype; None means initialise.
+
+    Raises:
+        RuntimeError: a parameter is missing, unknown, or of the wrong shape.
+    """
+    module = ChannelMapper(config)
+    if state_dict is not None:
+        module.to(next(iter(state_dict.values()), torch.empty(0)))
+        module.load_state_dict(state_dict)
+    return module

@@ -1,0 +1,27 @@
+"""How the transformers of Deformable DETR and DINO begin, and in which order that has to be done.
+
+Source: read with fundamentalvision/Deformable-DETR, models/deformable_transformer.py (`_reset_parameters`), and detrex,
+projects/dino/modeling/dino_transformer.py (`init_weights`).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
+
+
+def reset_deformable_transformer(transformer: nn.Module) -> None:
+    """Matrices Xavier-uniform; *then* deformable attention by its own rule; level_embeds from N(0, 1)
+
+    The order matters: the loop over all matrices would otherwise replace the zero weights of the sampling offsets, with
+    which every head begins by looking into a direction of its own. The first release of DINO left the zeros replaced,
+    and gained 1.1 AP by the repair (issues 17 and 197 of its repository).
+    """
+    for parameter in transformer.parameters():
+        if parameter.ndim > 1:
+            nn.init.xavier_uniform_(parameter)
+    for module in transformer.modules():
+        if isinstance(module, MultiScaleDeformableAttention):
+            module.reset_parameters()
+    nn.init.normal_(transformer.get_parameter("level_embeds"))
