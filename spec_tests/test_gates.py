@@ -15,6 +15,7 @@ from detr_conformance.gates import (
 from detr_conformance.harness.trial import rejection, suite_tests, trials
 from detr_conformance.mutants import MUTANTS, TWINS, Mutant, Twin, as_target
 from detr_conformance.mutants.naive import naive_check
+from detr_conformance.operations import OPERATIONS
 from detr_conformance.targets.reference import target as reference
 
 CLAUSES = load_clauses()
@@ -49,8 +50,14 @@ def test_a_mutant_is_rejected_by_its_clause(mutant: Mutant) -> None:
     assert rejection(as_target(mutant), mutant.rejects) is not None, f"{mutant.rejects} accepts it: {mutant.summary}"
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("twin", TWINS.values(), ids=lambda twin: twin.name)
+@pytest.mark.parametrize(
+    ("twin", "dtype"),
+    [
+        pytest.param(twin, dtype, id=f"{twin.name}-{dtype}")
+        for twin in TWINS.values()
+        for dtype in OPERATIONS[twin.operation].dtypes
+    ],
+)
 def test_a_twin_passes(twin: Twin, dtype: str) -> None:
     failures = [
         f"{', '.join(test.clauses)} {test.name}: {failure}"

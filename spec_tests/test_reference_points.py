@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.scalar_selection import ratio
 from torch import Tensor
 
 from detr_reference.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
@@ -27,6 +28,58 @@ def test_valid_ratios_count_the_image(height: int, width: int, data: st.DataObje
         mask[image, :rows, :columns] = False
     expected = torch.tensor([(columns / width, rows / height) for rows, columns in sizes])
     torch.testing.assert_close(valid_ratios(mask), expected)
+
+
+@given(st.integers(1, 5), st.integers(1, 7), st.integers(0, 2**16))
+def test_valid_ratios_count_along_the_first_row_and_column(height: int, width: int, seed: int) -> None:
+    """Whatever other rows and columns hold."""
+    mask = torch.rand(2, height, width, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask[:, 0, 0] = False
+    expected = torch.tensor([[float(axis) for axis in ratio(image)] for image in mask.tolist()], dtype=torch.float64)
+    assert torch.equal(valid_ratios(mask, dtype=torch.float64), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_valid_ratios_in_the_dtype_asked_for(dtype: torch.dtype) -> None:
+    """Rounded once: 2301 is no float16, and 301 no bfloat16."""
+    mask = torch.ones(2, 3, 2303, dtype=torch.bool)
+    mask[0, :2, :2301], mask[1, :1, :301] = False, False
+    expected = torch.tensor([(2301 / 2303, 2 / 3), (301 / 2303, 1 / 3)], dtype=torch.float64)
+    found = valid_ratios(mask, dtype=dtype)
+    assert found.dtype == dtype
+    assert torch.equal(found, expected.to(dtype))
+
+
+def test_valid_ratios_are_float32_whatever_the_default() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert valid_ratios(torch.zeros(1, 2, 3, dtype=torch.bool)).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_references_are_independent_of_padding() -> None:
+    """Relative to the image, a cell's reference is what it is without padding, in its own and in all other levels."""
+    sizes, padded = [(4, 6), (2, 3)], [(8, 8), (4, 4)]
+    masks = [torch.ones(1, *shape, dtype=torch.bool) for shape in padded]
+    for mask, (rows, columns) in zip(masks, sizes, strict=True):
+        mask[:, :rows, :columns] = False
+    vr = torch.stack([valid_ratios(mask, dtype=torch.float64) for mask in masks], 1)
+    alone = encoder_reference_points(torch.tensor(sizes), torch.ones(1, 2, 2, dtype=torch.float64))
+    points = encoder_reference_points(torch.tensor(padded), vr) / vr[:, None]
+    own = torch.cat([~mask.flatten(1) for mask in masks], 1)[0]
+    torch.testing.assert_close(points[:, own], alone)
+
+
+def test_levels_disagree_about_the_border() -> None:
+    """303 of 480 columns, in masks shrunk to strides of 8 to 64."""
+    mask = torch.ones(1, 1, 1, 480)
+    mask[..., :303] = 0
+    levels = [
+        torch.nn.functional.interpolate(mask, size=(1, -(-480 // stride)))[0].bool() for stride in (8, 16, 32, 64)
+    ]
+    widths = [round(valid_ratios(level)[0, 0].item(), 3) for level in levels]
+    assert widths == [0.633, 0.633, 0.667, 0.75]
 
 
 def test_encoder_references_equal_a_loop() -> None:
@@ -103,6 +156,13 @@ def test_an_empty_level_has_no_cells() -> None:
     """A level without cells adds none, but is a level to look into."""
     points = encoder_reference_points(torch.tensor([(2, 3), (0, 4)]), ratios()[:, :2])
     assert points.shape == (2, 6, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_is_the_rounded_float32(dtype: torch.dtype) -> None:
+    """Half-precision ratios are taken to float32 before anything else."""
+    vr, shapes = ratios().to(dtype), torch.tensor(SHAPES)
+    assert torch.equal(encoder_reference_points(shapes, vr), encoder_reference_points(shapes, vr.float()).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
