@@ -97,6 +97,7 @@ def _module(
 
 TOGETHER = ("BLK-17",)  # the images of a batch are one call
 NOT_TORCH = ("BLK-15", "BLK-16")  # scipy assigns
+SELECTS = ("BLK-14",)  # in half precision other queries may be selected, and nothing can be compared
 TARGETS = ("target_labels", "target_boxes", "target_counts")
 
 
@@ -212,6 +213,7 @@ OPERATIONS: dict[str, Operation] = {
         "proposals",
         "memory",
         settings=("num_queries", "score"),
+        exempt=("BLK-17",),  # a NaN anywhere is an error
     ),
     "refine_boxes": _function(
         "box_refinement:refine_boxes", "11-queries-from-memory.md", "delta", "reference", settings=("eps",)
@@ -308,10 +310,22 @@ OPERATIONS: dict[str, Operation] = {
         "18-deformable-detr.md",
         "images",
         "mask",
+        exempt=SELECTS,
         image_axis=1,
         dtypes=FULL_PRECISION,
     ),
-    "dino": _module("dino:build", "DINOConfig", "19-dino.md", "images", "mask", image_axis=1, dtypes=FULL_PRECISION),
+    "dino": _module(
+        "dino:build",
+        "DINOConfig",
+        "19-dino.md",
+        "images",
+        "mask",
+        *TARGETS,
+        constants=("target_boxes",),
+        exempt=SELECTS,
+        image_axis=1,
+        dtypes=FULL_PRECISION,
+    ),
 }
 
 # What the clauses of chapter 3 are about.
@@ -324,7 +338,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "operation_order": ("any", "post-norm", "pre-norm"),
     "sine_offset": ("any", "0", "-0.5"),
     "num_fcs": ("any", "2"),
+    "heads": ("any", "separate", "shared"),
+    "look_forward": ("any", "twice", "once"),
+    "embedded_references": ("any", "scaled", "plain"),
+    "denoising_eps": ("1e-3", "1e-5"),
     "giou_eps": ("0", "1e-6"),
+    "class_loss": ("any", "focal", "cross_entropy"),
+    "loss_sets": ("all", "decoder"),
     "postprocess_scores": ("any", "sigmoid", "softmax"),
     "num_select": ("any", "queries"),
 }

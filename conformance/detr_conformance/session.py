@@ -17,6 +17,7 @@ import torch
 from detr_conformance.clauses import load_clauses
 from detr_conformance.deviations import DeviationError, load_deviations
 from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
+from detr_conformance.harness.divergence import first_divergence
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.handshake import HandshakeError, shake_hands
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
@@ -27,6 +28,7 @@ from detr_conformance.operations import OPERATIONS
 from detr_conformance.report import build_report
 from detr_conformance.report_file import write_report
 from detr_conformance.runner import Selection
+from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target, TargetError
 
 if TYPE_CHECKING:
@@ -159,6 +161,7 @@ class Session:
             device=parameter.device,
             features=tuple(self.target.features),
             variants=self.target.variants,
+            stages=self.target.stages,
             settings=self.settings,
         )
 
@@ -196,19 +199,23 @@ class Session:
         if isinstance(error, NotProvided):
             return Outcome(event | {"outcome": "not-provided", "message": str(error)})
         if isinstance(error, Failure):
-            return self._failure(event, test, error, event["test"])
+            return self._failure(event, test, error, event["test"], subject)
         if error is not None:
             message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             return Outcome(event | {"outcome": "error", "message": message})
         return Outcome(event)
 
-    def _failure(self, event: dict[str, Any], test: SuiteTest, failure: Failure, name: str) -> Outcome:
+    def _failure(
+        self, event: dict[str, Any], test: SuiteTest, failure: Failure, name: str, subject: Subject | None
+    ) -> Outcome:
         mismatch, clause = failure.mismatch, test.clauses[0]
         path = self.selection.replay or str(
             write_case(Path(self.selection.cases_dir), failure.case, clause=clause, test=name)
         )
         described = failure.case.describe()
         details = [described] if mismatch.detail is None else [described, mismatch.detail]
+        if subject is not None and subject.operation in STAGES:
+            details += [first_divergence(subject, failure.case) or "no stages are named that could be compared"]
         if mismatch.ratio is not None and math.isfinite(mismatch.ratio):
             event["worst_error_ratio"] = float(f"{mismatch.ratio:.4g}")
         if event["mismatches"] is not None and mismatch.count is not None:

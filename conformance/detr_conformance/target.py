@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detr_conformance.operations import OPERATIONS, VARIANTS
+from detr_conformance.stages import STAGE_NAMES
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 FEATURES = ("backward", "deterministic", "compile", "autocast", "export")
@@ -31,7 +32,7 @@ class Target:
         features: any of "backward", "deterministic", "compile", "autocast", "export".
         variants: named alternatives of the spec it implements, such as {"coordinates": "half"}.
         deviations: path of a TOML file with known deviations.
-        stages: stage name -> inner module, for whole models.
+        stages: stage name -> path of the inner module, for whole models; see `detr_conformance.stages`.
         version: the implementation's own version; compared with the ranges in the deviation file.
 
     Raises:
@@ -58,6 +59,7 @@ class Target:
         _known(self.name, "dtype", self.dtypes, DTYPES)
         _known(self.name, "feature", self.features, FEATURES)
         _known(self.name, "variant", self.variants, VARIANTS)
+        _known(self.name, "stage", self.stages or (), STAGE_NAMES)
         for variant, choice in self.variants.items():
             _known(self.name, f"value of variant {variant!r}", (choice,), VARIANTS[variant])
         for operation, implementation in self.provides.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from detr_conformance.harness.block_case import (
     call_with,
@@ -264,7 +265,10 @@ def _results(
     inputs = inputs_of(operation, case)
     leaves: dict[str, Tensor] = {}
     for name, tensor in inputs.items():
-        if tensor.is_floating_point():
+        if name in OPERATIONS[operation].constants:
+            with _disable_current_modes():  # a target of 1 stays 1 under random roundings
+                inputs[name] = tensor.to(dtype)
+        elif tensor.is_floating_point():
             inputs[name] = tensor.to(dtype, copy=True)
             if backward and differentiable(operation, name, tensor):
                 leaves[name] = inputs[name].requires_grad_()

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detr_conformance.harness.case import TORCH_DTYPES, Case
+from detr_conformance.harness.case import PARAMETER, TORCH_DTYPES, Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.packing import packed, shapes_of
 from detr_conformance.harness.subject import Subject
 from detr_conformance.operations import OPERATIONS, resolve
-
-PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
 
 
 def block_case(

@@ -16,6 +16,7 @@ TORCH_DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
 LAYOUTS = ("contiguous", "offset", "transposed", "sliced")
 
 
@@ -66,7 +67,10 @@ class Case:
         parts = [self.note] if self.note else []
         if "spatial_shapes" in self.tensors:
             parts.append("levels " + " ".join(f"({h}, {w})" for h, w in self["spatial_shapes"].tolist()))
-        parts += [f"{name} {tuple(t.shape)}" for name, t in self.tensors.items() if t.is_floating_point()]
+        shown = [name for name in self.tensors if not name.startswith(PARAMETER)]
+        parts += [f"{name} {tuple(self[name].shape)}" for name in shown if self[name].is_floating_point()]
+        if hidden := len(self.tensors) - len(shown):
+            parts.append(f"{hidden} parameters")
         parts.append(self.layout)
         return "; ".join(parts)
 

@@ -30,7 +30,6 @@ class Queries:
     Attributes:
         content: (B, G, 2, M, C), as returned.
         references: (B, G, 2, M, 4), float64 logits.
-        attn_mask: as returned, on the CPU.
         taken: (B, M), the slots that hold a box.
         labels, boxes: (B, M) and (B, M, 4) float64, the truth in its slots.
         embedding: (K, C), rows of the content.
@@ -41,7 +40,6 @@ class Queries:
 
     content: Tensor
     references: Tensor
-    attn_mask: Tensor
     taken: Tensor
     labels: Tensor
     boxes: Tensor
@@ -83,15 +81,14 @@ class Queries:
         return torch.where(same.any(-1) & self.everywhere, same.byte().argmax(-1), -1)
 
 
-def queries(subject: Subject, case: Case, seed: bool = True) -> Queries:
-    """Calls the target, with the run's seed unless told otherwise; the global generator is left as it was."""
-    if not seed:
-        return arranged(subject, case, outputs(subject, case))
+def queries(subject: Subject, case: Case) -> Queries:
+    """Calls the target with the run's seed; the global generator is left as it was."""
     with seeded(subject):
         return arranged(subject, case, outputs(subject, case))
 
 
 def arranged(subject: Subject, case: Case, output: dict[str, Tensor]) -> Queries:
+    """What a call returned, beside the truth it was made of."""
     counts = case["target_counts"].tolist()
     largest = max(counts)
     taken = torch.arange(largest) < case["target_counts"][:, None]
@@ -99,11 +96,9 @@ def arranged(subject: Subject, case: Case, output: dict[str, Tensor]) -> Queries
     boxes = torch.zeros(len(counts), largest, 4, dtype=torch.float64)
     labels[taken], boxes[taken] = case["target_labels"], case["target_boxes"].double()
     axes = (groups_of(case), 2, largest)
-    expect("attn_mask" in output, "the output has no attn_mask", where="attn_mask")
     return Queries(
         output["content"].detach().cpu().unflatten(1, axes),
         output["references"].detach().cpu().double().unflatten(1, axes),
-        output["attn_mask"].detach().cpu(),
         taken,
         labels,
         boxes,
@@ -112,6 +107,19 @@ def arranged(subject: Subject, case: Case, output: dict[str, Tensor]) -> Queries
         8 * round_off(subject),
         float(subject.variant("denoising_eps")),
     )
+
+
+def mask_of(subject: Subject, case: Case) -> Tensor:
+    """The mask of a call, on the CPU and boolean."""
+    with seeded(subject):
+        output = outputs(subject, case)
+    expect("attn_mask" in output, "the output has no attn_mask", where="attn_mask")
+    mask = output["attn_mask"]
+    total = output["content"].shape[1] + settings_of(case)["num_queries"]
+    expect(mask.dtype == torch.bool, f"attn_mask has dtype {mask.dtype}, expected torch.bool", where="attn_mask.dtype")
+    shape = tuple(mask.shape)
+    expect(shape == (total, total), f"attn_mask is {shape}, expected {(total, total)}", where="attn_mask.shape")
+    return mask.cpu()
 
 
 def groups_of(case: Case) -> int:
@@ -139,28 +147,31 @@ def logits_of(boxes: Tensor, eps: float) -> Tensor:
 # -- single queries -------------------------------------------------------------------------------------------
 
 
-def unmoved(subject: Subject, seen: Queries, slack: float | None = None) -> None:
-    """Every reference is the logit of its own true box, but for an error of `slack` in coordinates and 4 u in logits."""
-    slack = seen.slack if slack is None else slack
-    logit, high, low = (logits_of(seen.boxes + by, seen.eps) for by in (0.0, slack, -slack))
-    limit = torch.maximum(high - logit, logit - low) + 4 * round_off(subject) * logit.abs() + 1e-12
-    shape = seen.references.shape
-    expected, limits = (t[:, None, None].expand(shape)[seen.everywhere] for t in (logit, limit))
+def unmoved(subject: Subject, seen: Queries, arithmetic: float | None = None) -> None:
+    """Every reference is the logit of its own true box, but for what the noise may do at this scale.
+
+    Args:
+        arithmetic: unit round-off of the computation, where it must be better than that of the dtype.
+    """
+    u = round_off(subject)
+    moved = 8 * (u if arithmetic is None else arithmetic) + 2 * seen.scale  # a side loses two half sides at most
+    logit, high, low = (logits_of(seen.boxes + by, seen.eps) for by in (0.0, moved, -moved))
+    limit = torch.maximum(high - logit, logit - low) + (4 if arithmetic is None else 1.5) * u * logit.abs() + 4e-7
+    expected, limits = (t[:, None, None].expand(seen.references.shape)[seen.everywhere] for t in (logit, limit))
     subject.compare("references of the true boxes", seen.references[seen.everywhere], expected, limits)
 
 
 def unchanged_labels(subject: Subject, seen: Queries) -> None:
     """Every content is the row of its own true label."""
     expected = seen.labels[:, None, None].expand(seen.noised_labels.shape)
-    subject.compare_exactly(
-        "label read off content", seen.noised_labels[seen.everywhere], expected[seen.everywhere]
-    )
+    subject.compare_exactly("label read off content", seen.noised_labels[seen.everywhere], expected[seen.everywhere])
 
 
 def within(seen: Queries, kind: int, low: float, high: float) -> None:
     """Every corner of a kind moved by low to high half sides, times scale."""
     moves = seen.moves[:, :, kind].abs()
-    slack = (seen.slack + seen.eps / 2 * (seen.scale > APART_BELOW)) / seen.units[:, None]
+    narrow = seen.eps / 2 if seen.scale > 0.5 else 0.0  # a side may have shrunk to less than eps, and counts as eps
+    slack = (seen.slack + narrow) / seen.units[:, None]
     outside = (moves > high + slack) | (moves < low - slack)
     if not outside.any():
         return
@@ -176,15 +187,12 @@ def within(seen: Queries, kind: int, low: float, high: float) -> None:
     )
 
 
-APART_BELOW = 0.5
-
-
 # -- statistics -----------------------------------------------------------------------------------------------
 
 
 def rate(what: str, hits: Tensor, expected: float) -> None:
     """A share of independent hits has its expectation, within six standard deviations."""
-    require(hits.numel() > 500, "a sample large enough to say something")
+    require(hits.numel() > 200, "a sample large enough to say something")
     got, limit = float(hits.double().mean()), SIGMAS * math.sqrt(max(expected * (1 - expected), 1e-9) / hits.numel())
     expect(
         abs(got - expected) <= limit,
@@ -198,7 +206,7 @@ def rate(what: str, hits: Tensor, expected: float) -> None:
 
 def uncorrelated(what: str, one: Tensor, other: Tensor) -> None:
     """Two samples, pair by pair, have correlation 0 within six standard deviations."""
-    require(one.numel() > 500, "a sample large enough to say something")
+    require(one.numel() > 200, "a sample large enough to say something")
     first, second = (t - t.mean() for t in (one.flatten().double(), other.flatten().double()))
     spread = float(first.norm() * second.norm())
     got, limit = float(first @ second) / spread if spread else 1.0, SIGMAS / math.sqrt(one.numel())
@@ -214,7 +222,7 @@ def uncorrelated(what: str, one: Tensor, other: Tensor) -> None:
 
 def uniform(what: str, sample: Tensor, low: float, high: float) -> None:
     """The largest distance of the empirical distribution from the uniform one (Kolmogorov's) is a likely one."""
-    require(sample.numel() > 500, "a sample large enough to say something")
+    require(sample.numel() > 200, "a sample large enough to say something")
     steps = torch.arange(1, sample.numel() + 1).double() / sample.numel()
     share = ((sample.flatten().double().sort().values - low) / (high - low)).clamp(0, 1)
     got, limit = float((share - steps).abs().max()), 3.3 / math.sqrt(sample.numel())  # 2 exp(-2 * 3.3 ** 2) = 7e-10
@@ -230,7 +238,6 @@ def uniform(what: str, sample: Tensor, low: float, high: float) -> None:
 
 def independent(what: str, drawn: Tensor) -> None:
     """(B, G, 2, M, ...): what was drawn for neighbours in image, group, kind or slot is uncorrelated."""
-    for axis, name in enumerate(("images", "groups", "positives and negatives", "slots")):
-        ahead, behind = drawn.narrow(axis, 1, drawn.shape[axis] - 1), drawn.narrow(axis, 0, drawn.shape[axis] - 1)
-        uncorrelated(f"{what} of neighbouring {name}" if name != "positives and negatives" else f"{what} of {name}",
-                     ahead, behind)
+    for axis, neighbours in enumerate(("two images", "two groups", "positives and negatives", "two slots")):
+        last = drawn.shape[axis] - 1
+        uncorrelated(f"{what} of {neighbours}", drawn.narrow(axis, 1, last), drawn.narrow(axis, 0, last))

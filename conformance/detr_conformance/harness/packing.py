@@ -27,7 +27,7 @@ def packed(output: Any, shapes: Shapes | None) -> Any:
     """One tensor of all floating outputs; the output as it is where the operation returns a single one.
 
     Raises:
-        Mismatch: it is no dict, an output is missing, has another shape, or another dtype than the first.
+        Mismatch: it is no dict, an output is missing, or has another shape.
     """
     if shapes is None:
         return output
@@ -39,8 +39,6 @@ def packed(output: Any, shapes: Shapes | None) -> Any:
             given = ", ".join(map(str, output)) or "none"
             raise Mismatch(f"the output has no {name}", where=name, expected=", ".join(shapes), got=given)
         check_form(name, output[name], torch.empty(shape, device="meta"))
-        if parts and output[name].dtype != parts[0].dtype:
-            raise Mismatch(f"{name} has dtype {output[name].dtype}, the outputs before it {parts[0].dtype}", where=name)
         parts.append(output[name])
     return torch.cat([part.flatten() for part in parts]) if parts else torch.empty(0)
 
@@ -53,10 +51,16 @@ def unpacked(joined: Tensor, shapes: Shapes) -> dict[str, Tensor]:
 
 def of_image(joined: Tensor, shapes: Shapes, image: int, axis: int) -> Tensor:
     """What the outputs say of one image of the batch, packed again."""
-    parts = unpacked(joined, shapes).values()
-    return torch.cat([part.narrow(axis, image, 1).flatten() for part in parts])
+    parts = unpacked(joined, shapes).items()
+    return torch.cat([part.narrow(_axis(name, axis), image, 1).flatten() for name, part in parts])
 
 
 def shapes_of_image(shapes: Shapes, axis: int) -> dict[str, tuple[int, ...]]:
     """The shapes of a batch of one."""
-    return {name: (*shape[:axis], 1, *shape[axis + 1 :]) for name, shape in shapes.items()}
+    axes = {name: _axis(name, axis) for name in shapes}
+    return {name: (*shape[: axes[name]], 1, *shape[axes[name] + 1 :]) for name, shape in shapes.items()}
+
+
+def _axis(name: str, axis: int) -> int:
+    """The first stage predicts once, so that its outputs have no axis of layers before that of the images."""
+    return 0 if name.startswith("enc_") else axis

@@ -40,7 +40,9 @@ REPRESENTATIVE: dict[str, str] = {
 
 # Where chapter 3 calls an operation again with other numbers, and halves of the first ones will not do:
 # inputs -> those that change.
-OTHER_NUMBERS: dict[str, str] = {}
+OTHER_NUMBERS: dict[str, str] = {
+    "postprocess": f"{HARNESS}.postprocess_cases:other_numbers",
+}
 
 
 def representative(subject: Subject) -> list[Case]:

@@ -61,6 +61,7 @@ class Subject:
     device: str = "cpu"
     features: tuple[str, ...] = ("backward",)
     variants: Mapping[str, str] = field(default_factory=dict)
+    stages: Mapping[str, str] | None = None
     settings: Settings = field(default_factory=Settings)
     worst_ratio: float | None = None
     exact: int | None = None

@@ -86,7 +86,8 @@ def _dtypes(operation: str, test: SuiteTest, target: Target, chosen: tuple[str, 
 def _try(
     judge: Judge, operation: str, implementation: Callable[..., Any], dtype: str, target: Target, settings: Settings
 ) -> Failure | None:
-    subject = Subject(operation, implementation, dtype, "cpu", target.features, target.variants, settings)
+    about = (target.features, target.variants, target.stages, settings)
+    subject = Subject(operation, implementation, dtype, "cpu", *about)
     try:
         judge(subject)
     except Failure as failure:

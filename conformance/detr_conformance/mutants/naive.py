@@ -124,6 +124,11 @@ def _tokens(length: int = 16, channels: int = 32) -> Tensor:
     return torch.randn(BATCH, length, channels)
 
 
+def _boxes_near_each_other(count: int) -> Tensor:
+    """As predictions lie near their targets."""
+    return torch.cat((0.1 + 0.3 * torch.rand(count, 2), 0.6 + 0.3 * torch.rand(count, 2)), -1)
+
+
 def _no_padding() -> Tensor:
     return torch.zeros(BATCH, 8, 8, dtype=torch.bool)
 
@@ -162,6 +167,55 @@ ORDINARY: dict[str, Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]] = {
             "level_embed": torch.randn(2, 32),
         },
     ),
+    "generalized_box_iou": lambda: (
+        {},
+        {"boxes1": _boxes_near_each_other(8), "boxes2": _boxes_near_each_other(8)},
+    ),
+    "sigmoid_focal_loss": lambda: (
+        {},
+        {
+            "logits": _tokens(16, 8),
+            "targets": (torch.rand(BATCH, 16, 8) < 0.2).float(),
+            "num_boxes": torch.tensor(12.0),
+        },
+    ),
+    "postprocess": lambda: (
+        {"num_select": 10},
+        {
+            "pred_logits": _tokens(16, 8),
+            "pred_boxes": 0.3 + 0.4 * torch.rand(BATCH, 16, 4),
+            "sizes": torch.tensor([[640, 640]] * BATCH),
+        },
+    ),
+    "valid_ratios": lambda: ({}, {"mask_l": _no_padding()}),
+    "encoder_reference_points": lambda: (
+        {},
+        {"spatial_shapes": torch.tensor([[8, 8], [4, 4]]), "valid_ratios": torch.ones(BATCH, 2, 2)},
+    ),
+    "encoder_proposals": lambda: (
+        {},
+        {
+            "memory": _tokens(80),
+            "memory_key_padding_mask": torch.zeros(BATCH, 80, dtype=torch.bool),
+            "spatial_shapes": torch.tensor([[8, 8], [4, 4]]),
+        },
+    ),
+    "select_queries": lambda: (
+        {"num_queries": 10},
+        {"class_logits": _tokens(80, 8), "proposals": _tokens(80, 4), "memory": _tokens(80)},
+    ),
+    "refine_boxes": lambda: ({}, {"delta": _tokens(10, 4), "reference": 0.2 + 0.6 * torch.rand(BATCH, 10, 4)}),
+    "dino_decoder": lambda: (
+        {"embed_dim": 32, "num_heads": 4, "feedforward_dim": 64, "num_layers": 2, "num_levels": 2, "num_classes": 10},
+        {
+            "query": _tokens(10),
+            "memory": _tokens(20),
+            "reference_points": torch.rand(BATCH, 10, 4),
+            "spatial_shapes": torch.tensor([[4, 4], [2, 2]]),
+            "level_start_index": torch.tensor([0, 16]),
+            "valid_ratios": torch.ones(BATCH, 2, 2),
+        },
+    ),
     "vit": lambda: (
         {"image_size": (32, 32), "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4},
         {"image": torch.rand(BATCH, 3, 32, 32)},
@@ -179,9 +233,23 @@ def _all_close(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
     )
 
 
+def _check_denoising(implementation: Callable[..., Any]) -> bool:
+    """What can be asked of random queries without statistics: shapes, the mask, and positives near their boxes."""
+    boxes = torch.cat((0.4 + 0.2 * torch.rand(6, 2), 0.1 + 0.2 * torch.rand(6, 2)), -1)
+    given = (torch.arange(6), boxes, torch.tensor([3, 3]), torch.randn(10, 16))
+    expected = resolve(OPERATIONS["contrastive_denoising"].reference)(*given, num_queries=10)
+    got = implementation(*(tensor.clone() for tensor in given), num_queries=10)
+    if any(got[name].shape != tensor.shape for name, tensor in expected.items()):
+        return False
+    positives = got["references"].sigmoid().unflatten(1, (-1, 2, 3))[:, :, 0] - boxes.view(2, 1, 3, 4)
+    near = positives.abs() <= boxes[:, 2:].repeat(1, 2).view(2, 1, 3, 4)
+    return bool(near.all()) and torch.equal(got["attn_mask"], expected["attn_mask"])
+
+
 CHECKS: dict[str, Callable[[Callable[..., Any]], bool]] = {
     "ms_deform_attn": _check_function,
     "ms_deform_attn_module": _check_module,
+    "contrastive_denoising": _check_denoising,
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from detr_conformance.operations import OPERATIONS
+from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target
 
 Implementation = TypeVar("Implementation", bound=Callable[..., Any])
@@ -38,6 +39,7 @@ class Twin:
         build: returns what `Target.provides` holds for the operation; a new one each time, because some keep state.
         dtypes: claimed dtypes.
         features: claimed features.
+        stages: whether the stages of a whole model can be read off its modules.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Twin:
     build: Callable[[], Callable[..., Any]]
     dtypes: tuple[str, ...] = DTYPES
     features: tuple[str, ...] = DEFAULT_FEATURES
+    stages: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,12 @@ def mutant(
 
 
 def twin(
-    name: str, *, origin: str, operation: str = "ms_deform_attn", features: tuple[str, ...] = DEFAULT_FEATURES
+    name: str,
+    *,
+    origin: str,
+    operation: str = "ms_deform_attn",
+    features: tuple[str, ...] = DEFAULT_FEATURES,
+    stages: bool = True,
 ) -> Callable[[Implementation], Implementation]:
     """Registers the decorated class or function as a twin.
 
@@ -114,6 +122,7 @@ def twin(
             summary=_summary(implementation),
             build=_builder(operation, implementation),
             features=features,
+            stages=stages,
         )
         return implementation
 
@@ -128,6 +137,7 @@ def as_target(written: Twin) -> Target:
         devices=("cpu",),
         dtypes=written.dtypes,
         features=written.features,
+        stages=STAGES.get(written.operation) if written.stages else None,
     )
 
 

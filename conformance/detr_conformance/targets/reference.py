@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detr_conformance.operations import OPERATIONS, resolve
+from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target
 
 
@@ -28,4 +29,5 @@ target = Target(
     devices=("cpu", "cuda"),
     dtypes=DTYPES,
     features=("backward", "deterministic", "compile", "autocast", "export"),
+    stages={name: path for stages in STAGES.values() for name, path in stages.items()},
 )

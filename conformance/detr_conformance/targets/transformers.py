@@ -1,8 +1,8 @@
 """Hugging Face transformers: one target for each model family. Read in transformers 5.23.
 
 What a family provides, and what its adapters add, is said for each kind of block in a file of its own:
-`transformers_deformable`, `_attention`, `_layers`, `_positions` and `_vit`. All known deviations stand in
-deviations/transformers.toml. Only the CPU is claimed.
+`transformers_deformable`, `_attention`, `_layers`, `_positions`, `_overlap`, `_denoising`, `_selection`, `_vit` and
+`_models`. All known deviations stand in deviations/transformers.toml. Only the CPU is claimed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from detr_conformance.target import DTYPES, Target, TargetError
 from detr_conformance.targets import (
     transformers_attention,
     transformers_deformable,
+    transformers_denoising,
     transformers_layers,
+    transformers_models,
+    transformers_overlap,
     transformers_positions,
+    transformers_selection,
     transformers_vit,
 )
 
@@ -29,8 +33,12 @@ KINDS = (
     transformers_deformable,
     transformers_attention,
     transformers_layers,
+    transformers_overlap,
     transformers_positions,
+    transformers_denoising,
+    transformers_selection,
     transformers_vit,
+    transformers_models,
 )
 
 
@@ -48,6 +56,7 @@ def _target(family: str) -> Target:
         dtypes=DTYPES,
         features=("backward", "deterministic", "autocast"),
         variants=variants,
+        stages=transformers_models.stages(family) if family in transformers_models.FAMILIES else None,
         deviations=Path(__file__).parents[1] / "deviations" / "transformers.toml",
         version=importlib.metadata.version("transformers"),
     )

@@ -1,0 +1,131 @@
+"""Properties of whole models that take more than one comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detr_conformance.harness.block import expectations, forward, make, outputs, parameters_by_name, parts, seeded
+from detr_conformance.harness.block_case import call_with, inputs_of
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.divergence import compared_stages
+from detr_conformance.harness.mismatch import Mismatch, expect
+from detr_conformance.harness.subject import Subject, explained
+
+Reached = dict[str, float]
+
+
+def stages_agree(subject: Subject, case: Case) -> None:
+    """Every stage that the target names lies within its limits."""
+    stages = compared_stages(subject, case)
+    worst = stages[-1]
+    subject.worst_ratio = max(subject.worst_ratio or 0.0, *(stage.ratio for stage in stages if stage.ratio <= 1), 0.0)
+    if worst.ratio > 1:
+        before = ", ".join(map(str, stages[:-1])) or "none"
+        raise Mismatch(
+            f"stage {worst.name} diverges first, {worst.message}; stages before it (error / limit): {before}",
+            where=worst.name,
+        )
+
+
+def part_agrees(subject: Subject, case: Case, *names: str) -> None:
+    """Some of the outputs lie within their limits, whatever the others do."""
+    right = expectations(subject, case, backward=False)["output"]
+    expected, limits = parts(case, right.expected), parts(case, right.limit)
+    found = outputs(subject, case)
+    for name in names:
+        subject.compare(name, found[name], expected[name], limits[name])
+
+
+def other_order_of_queries(case: Case, parameter: str) -> tuple[Case, Tensor]:
+    """The case with the rows of a parameter in another order, and that order."""
+    order = torch.arange(case[parameter].shape[0]).roll(2)
+    return case.having(**{parameter: case[parameter][order]}), order
+
+
+def training(subject: Subject, case: Case) -> Any:
+    """The target's module with the case's parameters, in training mode.
+
+    Raises:
+        Mismatch: it is no nn.Module.
+    """
+    module = make(subject, case)
+    if not isinstance(module, nn.Module):
+        raise Mismatch(f"a model that can be trained is an nn.Module, not a {type(module).__name__}")
+    return module.train()
+
+
+def trained_outputs(subject: Subject, case: Case) -> dict[str, Tensor]:
+    """All that the model returns in training mode, with the seed of the run."""
+    module = training(subject, case)
+    with seeded(subject):
+        return outputs(subject, case, module)
+
+
+def reached(subject: Subject, case: Case, output: str, layer: int | None, *, train: bool = False) -> Reached:
+    """The largest gradient that each trained parameter gets from one output (or one layer of it); 0 if none."""
+    module = training(subject, case) if train else make(subject, case)
+    own = parameters_by_name(subject.operation, module, case)
+    inputs = {name: tensor.to(subject.device) for name, tensor in inputs_of(subject.operation, case).items()}
+    with seeded(subject), explained("the call"):
+        found = call_with(subject.operation, module, inputs)
+        wanted = found[output] if layer is None else found[output][layer]
+        weights = torch.linspace(0.5, 1.5, wanted.numel(), dtype=wanted.dtype, device=wanted.device)
+        total = (wanted.flatten() * weights).sum()
+        leaves = {f"{name}/{i}": part for name, several in own.items() for i, part in enumerate(several)}
+        if not total.requires_grad:
+            return dict.fromkeys(own, 0.0)
+        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    largest: Reached = {}
+    for name, gradient in zip(leaves, gradients, strict=True):
+        size = 0.0 if gradient is None else float(gradient.abs().max())
+        whole = name.partition("/")[0]
+        largest[whole] = max(largest.get(whole, 0.0), size)
+    return largest
+
+
+def expect_reached(found: Reached, prefixes: Iterable[str], what: str) -> None:
+    """Some parameter under every prefix gets a gradient that is not zero."""
+    for prefix in prefixes:
+        sizes = [size for name, size in found.items() if name.startswith(prefix)]
+        expect(
+            any(size > 0 for size in sizes),
+            f"{what} does not reach {prefix}",
+            where=prefix,
+            expected="a gradient",
+            got="zero",
+        )
+
+
+def expect_unreached(found: Reached, prefixes: Iterable[str], what: str) -> None:
+    """Every gradient under these prefixes is exactly zero."""
+    for prefix in prefixes:
+        for name, size in found.items():
+            if name.startswith(prefix):
+                expect(size == 0, f"{what} reaches {name}", where=name, expected="0", got=f"{size:.3g}")
+
+
+def permuted_agrees(subject: Subject, case: Case, parameter: str) -> None:
+    """Queries in another order: their predictions come in that order, and are otherwise what they were."""
+    turned, order = other_order_of_queries(case, parameter)
+    right = expectations(subject, case, backward=False)["output"]
+    expected, limits, got = (parts(case, t) for t in (right.expected, right.limit, forward(subject, turned)))
+    for name in expected:
+        want, limit = expected[name][:, :, order], 2 * limits[name][:, :, order]
+        subject.compare(f"{name}, queries in another order", got[name], want, limit)
+
+
+def unused_parameters(subject: Subject, case: Case) -> list[str]:
+    """Those that no output of a training call has in its graph: DistributedDataParallel would wait for them."""
+    module = training(subject, case)
+    own = parameters_by_name(subject.operation, module, case)
+    inputs = {name: tensor.to(subject.device) for name, tensor in inputs_of(subject.operation, case).items()}
+    with seeded(subject), explained("the call"):
+        found = call_with(subject.operation, module, inputs)
+        total = torch.stack([tensor.sum() for tensor in found.values() if tensor.requires_grad]).sum()
+        leaves = [(name, part) for name, several in own.items() for part in several]
+        gradients = torch.autograd.grad(total, [part for _, part in leaves], allow_unused=True)
+    return sorted({name for (name, _), gradient in zip(leaves, gradients, strict=True) if gradient is None})

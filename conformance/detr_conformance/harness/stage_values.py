@@ -1,0 +1,66 @@
+"""What the stages of a whole model compute in one call, read by hooks from the modules that the paths name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ANY = "{i}"
+
+
+def stage_values(module: nn.Module, paths: Mapping[str, str], call: Callable[[], Any]) -> dict[str, Tensor]:
+    """The floating numbers of every stage, flattened, float64, in the order in which the stages ran.
+
+    A module that is called several times, as a shared head is, contributes all its calls.
+
+    Args:
+        paths: stage name -> path of a module (what it returns), or `path>argument` (what it is given).
+        call: runs the model once.
+    """
+    found: dict[str, list[Tensor]] = {}
+    hooks = [_hook(inner, argument, found.setdefault, name) for name, inner, argument in _modules(module, paths)]
+    try:
+        with torch.no_grad():
+            call()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(tensors) for name, tensors in found.items()}
+
+
+def _modules(module: nn.Module, paths: Mapping[str, str]) -> Iterator[tuple[str, nn.Module, str]]:
+    inner = dict(module.named_modules())
+    for name, entry in paths.items():
+        path, _, argument = entry.partition(">")
+        numbers = range(len(inner)) if ANY in path else range(1)
+        for number in numbers:
+            if path.replace(ANY, str(number)) in inner:
+                yield name.replace(ANY, str(number)), inner[path.replace(ANY, str(number))], argument
+
+
+def _hook(module: nn.Module, argument: str, seen: Callable[[str, list[Tensor]], list[Tensor]], name: str) -> Any:
+    def given(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        bound = inspect.signature(module.forward).bind(*positional, **named).arguments
+        seen(name, []).extend(_numbers(bound.get(argument, bound.get("kwargs", {}).get(argument))))
+
+    def returned(_: nn.Module, __: Any, output: Any) -> None:
+        seen(name, []).extend(_numbers(output))
+
+    if argument:
+        return module.register_forward_pre_hook(given, with_kwargs=True)
+    return module.register_forward_hook(returned)
+
+
+def _numbers(value: Any) -> list[Tensor]:
+    """All floating tensors in what a module takes or returns, however they are packed."""
+    if isinstance(value, Tensor):
+        return [value.detach().to(torch.float64, copy=True).flatten().cpu()] if value.is_floating_point() else []
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for each in value for tensor in _numbers(each)]
+    return []

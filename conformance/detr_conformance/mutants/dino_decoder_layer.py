@@ -1,0 +1,338 @@
+"""Mutants of the layers of DINO's decoder, and of where they look (DEC-1 to DEC-12)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Tokens
+from detr_conformance.mutants.registry import mutant
+
+
+@mutant(
+    "decoder-norms-swapped",
+    rejects="DEC-1",
+    operation="dino_decoder",
+    origin="norm1 and norm2 of DINO's checkpoints loaded as norms.0 and norms.1",
+)
+class NormsSwapped(HandWrittenDecoder):
+    """Uses the norm after deformable attention behind self-attention, and the other way round."""
+
+    def norm_of(self, at: At, number: int, x: Tokens) -> Tokens:
+        return super().norm_of(at, (1, 0, 2)[number], x)
+
+
+@mutant(
+    "decoder-memory-first",
+    rejects="DEC-1",
+    operation="dino_decoder",
+    origin="Mask2Former's layers, which attend to the image first",
+)
+class MemoryFirst(HandWrittenDecoder):
+    """Attends to the memory before the queries attend to each other."""
+
+    def layer(self, at: At, position: Tokens, call: Call) -> Tokens:
+        x = self.norm_of(at, 1, at.stream + self.to_memory(at, at.stream, position, call))
+        x = self.norm_of(at, 0, x + self.among_queries(at, x, position, call))
+        return self.norm_of(at, 2, x + self.network(at, x, position, call))
+
+
+@mutant("decoder-pre-norm", rejects="DEC-1", operation="dino_decoder", origin="normalize_before=True")
+class PreNorm(HandWrittenDecoder):
+    """Normalises what a sublayer sees, not the stream."""
+
+    def layer(self, at: At, position: Tokens, call: Call) -> Tokens:
+        x = at.stream
+        for number, sublayer in enumerate((self.among_queries, self.to_memory, self.network)):
+            x = x + sublayer(at, self.norm_of(at, number, x), position, call)
+        return x
+
+
+@mutant(
+    "decoder-position-on-value", rejects="DEC-2", operation="dino_decoder", origin="query = key = value = x + query_pos"
+)
+class PositionOnValue(HandWrittenDecoder):
+    """Adds positions to the values of self-attention too."""
+
+    def value(self, x: Tokens, position: Tokens) -> Tokens:
+        return x + position
+
+
+@mutant(
+    "decoder-no-position-to-memory",
+    rejects="DEC-2",
+    operation="dino_decoder",
+    origin="query_pos handed to self-attention alone",
+)
+class NoPositionToMemory(HandWrittenDecoder):
+    """Offsets and weights of deformable attention come from the content."""
+
+    def looking(self, x: Tokens, position: Tokens) -> Tokens:
+        return x
+
+
+@mutant("decoder-position-in-the-stream", rejects="DEC-2", operation="dino_decoder", origin="query = query + query_pos")
+class PositionInTheStream(HandWrittenDecoder):
+    """Adds the position to the stream, where it stays."""
+
+    def to_memory(self, at: At, x: Tokens, position: Tokens, call: Call) -> Tokens:
+        return super().to_memory(at, x, position, call) + position
+
+
+@mutant(
+    "decoder-mask-inverted",
+    rejects="DEC-3",
+    operation="dino_decoder",
+    origin="scaled_dot_product_attention, whose True allows",
+)
+class MaskInverted(HandWrittenDecoder):
+    """Takes True for may attend."""
+
+    def mask(self, call: Call) -> Tensor | None:
+        return None if call.attn_mask is None else ~call.attn_mask
+
+
+@mutant("decoder-mask-transposed", rejects="DEC-3", operation="dino_decoder", origin="mask[key, query]")
+class MaskTransposed(HandWrittenDecoder):
+    """Takes rows for keys."""
+
+    def mask(self, call: Call) -> Tensor | None:
+        return None if call.attn_mask is None else call.attn_mask.T
+
+
+@mutant(
+    "decoder-mask-in-the-first-layer",
+    rejects="DEC-3",
+    operation="dino_decoder",
+    origin="attn_masks of which later layers get the default",
+)
+class MaskInTheFirstLayer(HandWrittenDecoder):
+    """Forgets the mask of the queries after the first layer."""
+
+    def layer_call(self, index: int, call: Call) -> Call:
+        return call if index == 0 else replace(call, attn_mask=None)
+
+
+@mutant(
+    "decoder-padding-not-passed",
+    rejects="DEC-4",
+    operation="dino_decoder",
+    origin="detrex's DAB and DN decoders",
+)
+class PaddingNotPassed(HandWrittenDecoder):
+    """Reads from padding."""
+
+    def layer_call(self, index: int, call: Call) -> Call:
+        return replace(call, padding=None)
+
+
+@mutant(
+    "decoder-padding-in-the-first-layer",
+    rejects="DEC-4",
+    operation="dino_decoder",
+    origin="masked memory made once, and the bare one handed on",
+)
+class PaddingInTheFirstLayer(HandWrittenDecoder):
+    """Reads from padding after the first layer."""
+
+    def layer_call(self, index: int, call: Call) -> Call:
+        return call if index == 0 else replace(call, padding=None)
+
+
+@mutant("decoder-relu-always", rejects="DEC-5", operation="dino_decoder", origin="the setting not handed down")
+class ReluAlways(HandWrittenDecoder):
+    """Ignores the activation of the configuration."""
+
+    def activation(self, x: Tokens) -> Tokens:
+        return F.relu(x)
+
+
+@mutant("decoder-network-not-dropped", rejects="DEC-6", operation="dino_decoder", origin="ffn_drop left at its default")
+class NetworkNotDropped(HandWrittenDecoder):
+    """Drops nothing in the network."""
+
+    def dropped(self, x: Tokens) -> Tokens:
+        return x
+
+
+@mutant("decoder-deltas-dropped", rejects="DEC-6", operation="dino_decoder", origin="a dropout in every MLP")
+class DeltasDropped(HandWrittenDecoder):
+    """Drops what the box heads return."""
+
+    def delta(self, head: int, tokens: Tokens) -> Boxes:
+        return self.dropped(super().delta(head, tokens))
+
+
+# -- where a layer looks --------------------------------------------------------------------------------------
+
+
+@mutant(
+    "decoder-ratios-of-the-first-level",
+    rejects="DEC-7",
+    operation="dino_decoder",
+    origin="valid_ratios[:, 0] for all levels",
+)
+class RatiosOfTheFirstLevel(HandWrittenDecoder):
+    """Takes the ratios of level 0 for all levels."""
+
+    def sampling_ratio(self, call: Call, level: int) -> Tensor:
+        return super().sampling_ratio(call, 0)
+
+
+@mutant("decoder-ratios-h-w", rejects="DEC-7", operation="dino_decoder", origin="ratios as (h, w), like spatial_shapes")
+class RatiosHeightFirst(HandWrittenDecoder):
+    """Reads ratios as (h, w)."""
+
+    def sampling_ratio(self, call: Call, level: int) -> Tensor:
+        return super().sampling_ratio(call, level).flip(-1)
+
+
+@mutant(
+    "decoder-sizes-unscaled",
+    rejects="DEC-7",
+    operation="dino_decoder",
+    origin="reference_points * valid_ratios as for points, the size as it is",
+)
+class SizesUnscaled(HandWrittenDecoder):
+    """Scales the centre of a box and not its size."""
+
+    def sampling_references(self, at: At, call: Call) -> Tensor:
+        scaled = super().sampling_references(at, call)
+        size = at.fed[:, :, None, 2:].expand_as(scaled[..., 2:])
+        return torch.cat((scaled[..., :2], size), -1)
+
+
+@mutant(
+    "decoder-positions-once",
+    rejects="DEC-8",
+    operation="dino_decoder",
+    origin="Deformable DETR: one query_pos for all layers",
+)
+class PositionsOnce(HandWrittenDecoder):
+    """Makes positions of the initial boxes for all layers."""
+
+    def boxes_of_positions(self, at: At, call: Call) -> Boxes:
+        return call.initial
+
+
+@mutant(
+    "decoder-positions-x-before-y",
+    rejects="DEC-9",
+    operation="dino_decoder",
+    origin="get_sine_pos_embed without exchange_xy",
+)
+class PositionsXBeforeY(HandWrittenDecoder):
+    """Gives the channels of x before those of y."""
+
+    def embedded(self, boxes: Boxes) -> Tokens:
+        return super().embedded(boxes[..., [1, 0, 2, 3]])
+
+
+@mutant(
+    "decoder-positions-of-logits",
+    rejects="DEC-9",
+    operation="dino_decoder",
+    origin="references kept unsigmoided, embedded as they are",
+)
+class PositionsOfLogits(HandWrittenDecoder):
+    """Embeds the logits of the boxes."""
+
+    def embedded(self, boxes: Boxes) -> Tokens:
+        return super().embedded(self.logit(boxes))
+
+
+@mutant(
+    "decoder-positions-of-centres",
+    rejects="DEC-9",
+    operation="dino_decoder",
+    origin="Conditional DETR's embedding, padded to the width of the perceptron",
+)
+class PositionsOfCentres(HandWrittenDecoder):
+    """Leaves width and height out of the position."""
+
+    def embedded(self, boxes: Boxes) -> Tokens:
+        y_x, w_h = super().embedded(boxes).chunk(2, -1)
+        return torch.cat((y_x, torch.zeros_like(w_h)), -1)
+
+
+@mutant(
+    "decoder-positions-scaled-by-content",
+    rejects="DEC-9",
+    operation="dino_decoder",
+    origin="DAB-DETR's factor from the second layer on, as a tanh of the content",
+)
+class PositionScaledByContent(HandWrittenDecoder):
+    """Multiplies positions by a function of the content after the first layer."""
+
+    def position(self, at: At, call: Call) -> Tokens:
+        position = super().position(at, call)
+        return position if at.number == 0 else position * (1 + at.stream.tanh())
+
+
+@mutant(
+    "decoder-mean-ratio-embedded",
+    rejects="DEC-10",
+    operation="dino_decoder",
+    origin="reference_points_input.mean(2) before the embedding",
+)
+class MeanRatioEmbedded(HandWrittenDecoder):
+    """Embeds boxes relative to the mean of all padded maps."""
+
+    def embedding_ratio(self, call: Call) -> Tensor:
+        return call.ratios.mean(1, keepdim=True)
+
+
+@mutant(
+    "decoder-never-scaled-positions",
+    rejects="DEC-10",
+    operation="dino_decoder",
+    origin="the padding-invariant form with published weights",
+)
+class NeverScaledPositions(HandWrittenDecoder):
+    """Embeds boxes relative to the image, whatever the configuration says."""
+
+    def embedded_boxes(self, at: At, call: Call) -> Boxes:
+        return self.boxes_of_positions(at, call)
+
+
+@mutant(
+    "decoder-always-scaled-positions",
+    rejects="DEC-11",
+    operation="dino_decoder",
+    origin="DINO, which has no other form",
+)
+class AlwaysScaledPositions(HandWrittenDecoder):
+    """Embeds boxes relative to the padded map, whatever the configuration says."""
+
+    def embedded_boxes(self, at: At, call: Call) -> Boxes:
+        return self.scaled(self.boxes_of_positions(at, call), self.embedding_ratio(call))
+
+
+@mutant(
+    "decoder-attends-to-the-whole-map",
+    rejects="DEC-12",
+    operation="dino_decoder",
+    origin="RT-DETR: no valid ratios in the decoder",
+)
+class WholeMap(HandWrittenDecoder):
+    """Looks from boxes as if images filled their maps."""
+
+    def sampling_ratio(self, call: Call, level: int) -> Tensor:
+        return torch.ones_like(super().sampling_ratio(call, level))
+
+
+@mutant(
+    "decoder-least-size-of-the-map",
+    rejects="DEC-12",
+    operation="dino_decoder",
+    origin="a least size of one cell, in units of the padded map",
+)
+class LeastSize(HandWrittenDecoder):
+    """Gives boxes a size of at least a fifth of the padded map."""
+
+    def sampling_references(self, at: At, call: Call) -> Tensor:
+        scaled = super().sampling_references(at, call)
+        return torch.cat((scaled[..., :2], scaled[..., 2:].clamp(min=0.2)), -1)

@@ -1,0 +1,209 @@
+"""Mutants of the selection of queries (SEL-30 to SEL-40)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from detr_conformance.mutants.registry import mutant
+from detr_conformance.mutants.selection_steps import Boxes, Indices, Memory, SelectionByHand
+
+Logits = Float[Tensor, "batch cell classes"]
+Scores = Float[Tensor, "batch cell"]
+
+
+@mutant("selection-by-the-sum", rejects="SEL-30", operation="select_queries", origin="sum(-1), as an objectness")
+class ByTheSum(SelectionByHand):
+    """Adds the probabilities of all classes."""
+
+    def largest(self, class_logits: Logits) -> Scores:
+        return class_logits.mean(-1)
+
+
+@mutant("selection-always-first", rejects="SEL-30", operation="select_queries", origin="Deformable DETR's line kept")
+class AlwaysFirst(SelectionByHand):
+    """Looks at channel 0 whatever the score."""
+
+    def largest(self, class_logits: Logits) -> Scores:
+        return self.first(class_logits)
+
+
+@mutant("selection-without-last-class", rejects="SEL-30", operation="select_queries", origin="a no-object class: [:-1]")
+class WithoutLastClass(SelectionByHand):
+    """Leaves out the last of several classes."""
+
+    def largest(self, class_logits: Logits) -> Scores:
+        return class_logits[..., : max(1, class_logits.shape[-1] - 1)].amax(-1)
+
+
+@mutant("selection-never-first", rejects="SEL-31", operation="select_queries", origin="DINO's line kept")
+class NeverFirst(SelectionByHand):
+    """Takes the maximum whatever the score."""
+
+    def first(self, class_logits: Logits) -> Scores:
+        return self.largest(class_logits)
+
+
+@mutant("selection-last-channel", rejects="SEL-31", operation="select_queries", origin="[..., -1]")
+class LastChannel(SelectionByHand):
+    """Looks at the last channel."""
+
+    def first(self, class_logits: Logits) -> Scores:
+        return class_logits[..., -1]
+
+
+@mutant("selection-unsorted", rejects="SEL-32", operation="select_queries", origin="topk(sorted=False)")
+class Unsorted(SelectionByHand):
+    """Returns the best cells in the order of the memory."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(scores, num_queries).sort(1).values
+
+
+@mutant("selection-worst", rejects="SEL-32", operation="select_queries", origin="argsort, which rises")
+class Worst(SelectionByHand):
+    """Takes the lowest scores."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(-scores, num_queries)
+
+
+@mutant("selection-by-probability", rejects="SEL-32", operation="select_queries", origin="sigmoid().topk()")
+class ByProbability(SelectionByHand):
+    """Compares sigmoids, many of which are equal."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(scores.sigmoid(), num_queries)
+
+
+@mutant("selection-rising", rejects="SEL-32", operation="select_queries", origin="argsort()[-n:]")
+class Rising(SelectionByHand):
+    """Returns the best cell last."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(scores, num_queries).flip(1)
+
+
+@mutant("selection-first-rows", rejects="SEL-33", operation="select_queries", origin="[:, :num_queries] after a sort")
+class FirstRows(SelectionByHand):
+    """Returns the first rows, as if they had been sorted too."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        return tensor[:, : indices.shape[1]].clone()
+
+
+@mutant("selection-by-product", rejects="SEL-33", operation="select_queries", origin="gather as a matrix product")
+class ByProduct(SelectionByHand):
+    """Multiplies by a one-hot matrix, in which infinite proposals become NaN."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        one_hot = torch.nn.functional.one_hot(indices, tensor.shape[1]).to(tensor.dtype)
+        return one_hot @ tensor
+
+
+@mutant("selection-memory-otherwise", rejects="SEL-33", operation="select_queries", origin="two topk calls")
+class MemoryOtherwise(SelectionByHand):
+    """Returns the memory in the order of the cells."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        return super().rows(tensor, indices.sort(1).values if tensor.shape[-1] != 4 else indices, scores)
+
+
+@mutant("selection-first-image", rejects="SEL-34", operation="select_queries", origin="indices of one image for all")
+class FirstImage(SelectionByHand):
+    """Takes the cells of the first image in all."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(scores, num_queries)[:1].expand(len(scores), -1).clone()
+
+
+@mutant("selection-over-the-batch", rejects="SEL-34", operation="select_queries", origin="flatten, topk, remainder")
+class OverTheBatch(SelectionByHand):
+    """Ranks the cells of all images together and gives each as many queries in turn."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        batch, cells = scores.shape
+        return super().best(scores.view(1, -1), batch * num_queries).view(batch, num_queries) % cells
+
+
+@mutant("selection-searched", rejects="SEL-35", operation="select_queries", origin="indices by comparing values")
+class Searched(SelectionByHand):
+    """Looks for the cells that have the best scores, and finds the first of equal ones again and again."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        values = scores.sort(1, descending=True).values[:, :num_queries]
+        return (scores[:, None] == values[..., None]).to(torch.uint8).argmax(-1)
+
+
+@mutant(
+    "selection-sorted-twice", rejects="SEL-35", operation="select_queries", origin="an unstable sort for each output"
+)
+class SortedTwice(SelectionByHand):
+    """Sorts again for the rows, and orders equal scores otherwise."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        backward = scores.flip(1).argsort(dim=1, descending=True, stable=True)[:, : indices.shape[1]]
+        return super().rows(tensor, scores.shape[1] - 1 - backward, scores)
+
+
+@mutant("selection-valid-only", rejects="SEL-36", operation="select_queries", origin="lw_detr: scores of -inf, for all")
+class ValidOnly(SelectionByHand):
+    """Ranks invalid proposals last."""
+
+    def masked(self, scores: Scores, proposals: Boxes) -> Scores:
+        return scores.masked_fill(proposals.isinf().any(-1), -torch.inf)
+
+
+@mutant("selection-best-for-infinite", rejects="SEL-36", operation="select_queries", origin="cells of -inf not queried")
+class BestForInfinite(SelectionByHand):
+    """Takes the best cell again in place of cells whose score is -inf."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        indices = super().best(scores, num_queries)
+        return torch.where(scores.gather(1, indices).isinf(), indices[:, :1], indices)
+
+
+@mutant("selection-short-indices", rejects="SEL-37", operation="select_queries", origin="int32 kernels")
+class ShortIndices(SelectionByHand):
+    """Returns indices as int32."""
+
+    def returned(self, indices: Indices) -> Indices:
+        return indices.int()
+
+
+@mutant(
+    "selection-as-many-as-there-are", rejects="SEL-38", operation="select_queries", origin="min(num_queries, cells)"
+)
+class AsManyAsThereAre(SelectionByHand):
+    """Returns fewer queries than asked for."""
+
+    def check(self, scores: Scores, num_queries: int) -> None:
+        super().check(scores, min(num_queries, scores.shape[1]))
+
+
+@mutant("selection-unchecked", rejects="SEL-39", operation="select_queries", origin="public implementations: topk")
+class Unchecked(SelectionByHand):
+    """Ranks NaN first."""
+
+    def check(self, scores: Scores, num_queries: int) -> None:
+        super().check(scores.nan_to_num(), num_queries)
+
+
+@mutant("selection-detached", rejects="SEL-40", operation="select_queries", origin="DINO detaches after the gather")
+class Detached(SelectionByHand):
+    """Hands out detached proposals."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        rows = super().rows(tensor, indices, scores)
+        return rows.detach() + 0 * rows if tensor.shape[-1] == 4 else rows
+
+
+@mutant("selection-gradient-by-rank", rejects="SEL-40", operation="select_queries", origin="backward of a slice")
+class GradientByRank(SelectionByHand):
+    """Sends gradients to the first rows."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        rows, first = super().rows(tensor, indices, scores), tensor[:, : indices.shape[1]]
+        through = torch.where(first.isfinite(), first, 0.0)
+        return torch.where(rows.isfinite(), rows.detach() + (through - through.detach()), rows.detach())

@@ -1,0 +1,355 @@
+"""Contrastive denoising (chapter 13): layout, labels, boxes; the mask and the calls are in a file of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from detr_conformance.harness.block import outputs, seeded
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.denoising_cases import (
+    APART,
+    CLASSES,
+    QUIET,
+    degenerate_boxes,
+    denoising_case,
+    drawn,
+    noisy,
+    quiet,
+    representative_contrastive_denoising,
+)
+from detr_conformance.harness.denoising_checks import (
+    KINDS,
+    NEGATIVE,
+    POSITIVE,
+    corners_of,
+    groups_of,
+    independent,
+    mask_of,
+    queries,
+    rate,
+    round_off,
+    unchanged_labels,
+    uncorrelated,
+    uniform,
+    unmoved,
+    within,
+)
+from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+
+OPERATION = "contrastive_denoising"
+FULL = ("float64", "float32")  # in half, what a reference says of the noise is too coarse for statistics
+
+
+# -- layout ---------------------------------------------------------------------------------------------------
+
+
+@covers("CDN-1", cases=representative_contrastive_denoising)
+def test_output_form(subject: Subject, case: Case) -> None:
+    with seeded(subject):
+        output = outputs(subject, case)
+    images, embed = len(case["target_counts"]), case["label_embedding"].shape[1]
+    size = groups_of(case) * 2 * int(case["target_counts"].max())
+    total = size + int(case.options["num_queries"])
+    for name, shape, dtype in (
+        ("content", (images, size, embed), subject.torch_dtype),
+        ("references", (images, size, 4), subject.torch_dtype),
+        ("attn_mask", (total, total), torch.bool),
+    ):
+        expect(name in output, f"the output has no {name}", where=name)
+        got, device = output[name], torch.device(subject.device).type
+        expect(tuple(got.shape) == shape, f"{name} is {tuple(got.shape)}, expected {shape}", where=f"{name}.shape")
+        expect(got.dtype == dtype, f"{name} has dtype {got.dtype}, expected {dtype}", where=f"{name}.dtype")
+        expect(got.device.type == device, f"{name} is on {got.device}, expected {device}", where=f"{name}.device")
+
+
+def several_numbers(subject: Subject) -> Iterator[Case]:
+    """Divisible or not, above and below 50, and never the quotient by the sum, the mean or the first of the counts."""
+    for number, counts in ((7, (1, 3)), (100, (2, 7, 0)), (30, (2, 4)), (99, (1, 5)), (4, (1, 4, 2)), (3, (1, 4))):
+        yield denoising_case(subject, counts, f"denoising_number {number}", denoising_number=number)
+
+
+@covers("CDN-2", cases=several_numbers)
+def test_number_of_groups(subject: Subject, case: Case) -> None:
+    largest = int(case["target_counts"].max())
+    with seeded(subject):
+        got = outputs(subject, case)["content"].shape[1]
+    want = groups_of(case) * 2 * largest
+    expect(
+        got == want,
+        f"{got} denoising queries, expected {want} = {groups_of(case)} groups x 2 x {largest} boxes",
+        where="content.shape",
+        expected=str(want),
+        got=str(got),
+    )
+
+
+@covers("CDN-3", cases=lambda subject: [noisy(subject, (3, 2), box_noise_scale=APART, denoising_number=12)])
+def test_positives_before_negatives(subject: Subject, case: Case) -> None:
+    """By the mean move of a query's corners, which nothing but its kind decides."""
+    seen = queries(subject, case)
+    mean = seen.moves.abs().mean(-1)
+    for kind, low, high in ((POSITIVE, 0.0, 1.0), (NEGATIVE, 1.0, 2.0)):
+        slots = mean[:, :, kind].masked_fill(~seen.taken[:, None], (low + high) / 2)
+        slack = seen.slack / seen.units.amin(-1).clamp(min=1e-3)[:, None]
+        wrong = ((slots < low - slack) | (slots > high + slack)).nonzero().tolist()
+        expect(
+            not wrong,
+            f"{len(wrong)} slots for {KINDS[kind]} queries hold another kind, among them that of image, group and box "
+            f"{wrong[:1]}",
+            where="references",
+        )
+
+
+@covers("CDN-4", cases=quiet)
+def test_own_boxes(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    unchanged_labels(subject, seen)
+    unmoved(subject, seen)
+
+
+@covers("CDN-5", cases=representative_contrastive_denoising)
+def test_empty_slots(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    for name, tensor in (("content", seen.content), ("references", seen.references)):
+        empty = tensor[~seen.everywhere]
+        subject.compare_exactly(f"{name} of empty slots", empty, torch.zeros_like(empty))
+
+
+def some_without(subject: Subject) -> Iterator[Case]:
+    for counts in ((0, 2, 1), (2, 0, 1), (1, 2, 0), (0, 0, 3)):
+        yield denoising_case(subject, counts, f"boxes {counts}", denoising_number=6, **QUIET)
+
+
+@covers("CDN-6", cases=some_without)
+def test_an_image_without_boxes(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    empty = seen.content[case["target_counts"] == 0]
+    subject.compare_exactly("content of an image without boxes", empty, torch.zeros_like(empty))
+    unchanged_labels(subject, seen)
+    unmoved(subject, seen)
+
+
+@covers("CDN-7", cases=lambda s: [denoising_case(s, counts, f"boxes {counts}") for counts in ((0, 0), (0,))])
+def test_no_boxes_at_all(subject: Subject, case: Case) -> None:
+    hidden = int(mask_of(subject, case).sum())  # and no queries, which every call is held to
+    expect(not hidden, f"the mask hides {hidden} of the matching queries from each other", where="attn_mask")
+
+
+def crowded(subject: Subject) -> Iterator[Case]:
+    yield denoising_case(subject, (12, 3), "more boxes than queries", denoising_number=4, num_queries=5, **QUIET)
+
+
+@covers("CDN-8", cases=crowded)
+def test_more_boxes_than_queries(subject: Subject, case: Case) -> None:
+    size = 2 * int(case["target_counts"].max())
+    with seeded(subject):
+        got = outputs(subject, case)["content"].shape[1]
+    expect(got == size, f"{got} denoising queries, expected {size}: one group of all boxes", where="content.shape")
+    seen = queries(subject, case)
+    unchanged_labels(subject, seen)
+    unmoved(subject, seen)
+
+
+# -- labels ---------------------------------------------------------------------------------------------------
+
+
+@covers("CDN-9", cases=drawn)
+def test_content_is_a_row(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    strange = int((seen.noised_labels[seen.everywhere] < 0).sum())
+    expect(
+        not strange,
+        f"the content of {strange} of {int(seen.everywhere.sum())} queries is no row of label_embedding",
+        where="content",
+    )
+
+
+def label_noise(subject: Subject) -> Iterator[Case]:
+    for ratio in (0.5, 1.0, 0.2):
+        yield noisy(subject, note=f"of labels, ratio {ratio}", label_noise_ratio=ratio)
+
+
+@covers("CDN-10", cases=label_noise)
+def test_how_often_a_label_is_drawn(subject: Subject, case: Case) -> None:
+    """A label that is drawn anew remains what it was in one case out of CLASSES."""
+    seen = queries(subject, case)
+    changed = seen.noised_labels != seen.labels[:, None, None]
+    share = float(case.options["label_noise_ratio"]) / 2 * (1 - 1 / CLASSES)
+    for kind in (POSITIVE, NEGATIVE):
+        rate(f"changed labels of {KINDS[kind]} queries", changed[:, :, kind], share)
+
+
+def unequal_labels(subject: Subject) -> Iterator[Case]:
+    """Every class, and one of them more often than the others."""
+    labels = (1, 3, 1, 0, 1, 2, 1, 1)
+    yield noisy(subject, (4, 4), "of unequal labels", labels=labels, label_noise_ratio=1.0, denoising_number=2000)
+
+
+@covers("CDN-11", cases=unequal_labels)
+def test_every_class_is_as_likely(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    for true in range(CLASSES):
+        of_class = (seen.labels == true)[:, None, None].expand(seen.noised_labels.shape)
+        require(of_class.any(), "boxes of every class")
+        for drawn_class in range(CLASSES):
+            share = 0.5 / CLASSES + (0.5 if drawn_class == true else 0.0)
+            hits = seen.noised_labels[of_class] == drawn_class
+            rate(f"class {drawn_class} where it was {true}", hits, share)
+
+
+@covers("CDN-12", cases=lambda subject: [noisy(subject, note="of labels", label_noise_ratio=1.0)], dtypes=FULL)
+def test_labels_are_drawn_one_by_one(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    changed = seen.noised_labels != seen.labels[:, None, None]
+    independent("changes of label", changed)
+    independent("labels", seen.noised_labels - seen.noised_labels.double().mean(1, keepdim=True))
+    far = (seen.moves.abs() - seen.moves.abs().nanmean((0, 1, 3), keepdim=True)).mean(-1)
+    uncorrelated("changes of label and moves of corners", changed, far)
+
+
+@covers("CDN-13", cases=lambda subject: [noisy(subject, (3, 1), note="without label noise", label_noise_ratio=0.0)])
+def test_without_label_noise(subject: Subject, case: Case) -> None:
+    unchanged_labels(subject, queries(subject, case))
+
+
+# -- boxes ----------------------------------------------------------------------------------------------------
+
+
+def positives(subject: Subject) -> Iterator[Case]:
+    for scale in (APART, 0.15, 1.0):
+        yield noisy(subject, (2, 4), note=f"of boxes, scale {scale}", denoising_number=200, box_noise_scale=scale)
+
+
+@covers("CDN-14", cases=positives)
+def test_positives_stay_near(subject: Subject, case: Case) -> None:
+    within(queries(subject, case), POSITIVE, 0.0, 1.0)
+
+
+@covers("CDN-15", cases=lambda subject: [*positives(subject)][:2])
+def test_negatives_leave(subject: Subject, case: Case) -> None:
+    within(queries(subject, case), NEGATIVE, 1.0, 2.0)
+
+
+def sampled(subject: Subject) -> Iterator[Case]:
+    yield noisy(subject, note=f"of boxes, scale {APART}", box_noise_scale=APART)
+
+
+@covers("CDN-16", cases=sampled, dtypes=FULL)
+def test_signs(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    outward = seen.moves > 0
+    for kind in (POSITIVE, NEGATIVE):
+        for coordinate in range(4):
+            rate(f"{KINDS[kind]} corner coordinates {coordinate} moved up", outward[:, :, kind, :, coordinate], 0.5)
+    for one in range(4):
+        for other in range(one):
+            uncorrelated(f"signs of corner coordinates {other} and {one}", outward[..., one], outward[..., other])
+
+
+@covers("CDN-17", cases=sampled, dtypes=FULL)
+def test_moves_are_uniform(subject: Subject, case: Case) -> None:
+    moves = queries(subject, case).moves.abs()
+    for coordinate in range(4):
+        uniform(f"moves of positive corner coordinate {coordinate}", moves[:, :, POSITIVE, :, coordinate], 0.0, 1.0)
+        uniform(f"moves of negative corner coordinate {coordinate}", moves[:, :, NEGATIVE, :, coordinate], 1.0, 2.0)
+
+
+@covers("CDN-18", cases=sampled, dtypes=FULL)
+def test_moves_are_drawn_one_by_one(subject: Subject, case: Case) -> None:
+    moves = queries(subject, case).moves
+    far = moves.abs() - torch.tensor([0.5, 1.5])[:, None, None]
+    independent("signs of moves", moves > 0)
+    independent("lengths of moves", far)
+    for one in range(4):
+        uncorrelated("sign and length of a move", moves[..., one] > 0, far[..., one])
+        for other in range(one):
+            uncorrelated(f"lengths of moves of coordinates {other} and {one}", far[..., one], far[..., other])
+
+
+NEAR = ((0, 0, 0.0), (1, 3, 1.0), (2, 2, 1.0), (3, 1, 0.0))  # box, its coordinate near a border, that border
+
+
+def at_the_border(subject: Subject) -> Iterator[Case]:
+    """Each box near one border, which its corner reaches with some probability, and far from the others."""
+    left, low = [0.1, 0.5, 0.16, 0.3], [0.5, 0.9, 0.3, 0.16]
+    right, high = [0.9, 0.5, 0.16, 0.3], [0.5, 0.1, 0.3, 0.16]
+    boxes = torch.tensor([left, low, right, high], dtype=torch.float64)
+    yield noisy(subject, (4,), "at the border", boxes=boxes, box_noise_scale=APART)
+
+
+@covers("CDN-19", cases=at_the_border)
+def test_corners_are_clamped(subject: Subject, case: Case) -> None:
+    """A corner that would leave the image lies on its border, and the opposite one is where it would be anyway."""
+    seen = queries(subject, case)
+    low, high = float(seen.corners.min()), float(seen.corners.max())
+    beyond = max(-low, high - 1)
+    expect(beyond <= seen.slack, f"noised corners lie {beyond:.4g} beyond the image", where="references")
+    for box, coordinate, border in NEAR:
+        gap = (corners_of(seen.boxes)[0, box, coordinate] - border).abs() / seen.units[0, box, coordinate]
+        require(0 < gap < 1, "a border within reach of positives too")
+        opposite = seen.moves[0, :, :, box, (coordinate + 2) % 4].abs()
+        for kind, share in ((POSITIVE, (1 - float(gap)) / 2), (NEGATIVE, 0.5)):
+            on_it = (seen.corners[0, :, kind, box, coordinate] - border).abs() <= seen.slack
+            if subject.dtype in FULL:
+                rate(f"{KINDS[kind]} corners on the border", on_it, share)
+            excess = float(opposite[:, kind].max()) - 1 - kind
+            slack = seen.slack / float(seen.units[0, box, coordinate])
+            expect(excess <= slack, f"the opposite corner moved {excess:.3g} too far", where="references")
+
+
+@covers("CDN-20", cases=lambda subject: [noisy(subject, note="of boxes, scale 1", box_noise_scale=1.0)])
+def test_corners_may_change_places(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    crossed = seen.references[:, :, NEGATIVE, :, 2:] < math.log(seen.eps) + 0.1
+    rate("negatives without width", crossed[..., 0], 1 / 4)
+    rate("negatives without height", crossed[..., 1], 1 / 4)
+    rate("negatives without width or height", crossed.any(-1), 7 / 16)
+    off = (seen.noised_boxes[:, :, NEGATIVE, :, :2] - seen.boxes[:, None, :, :2]) / seen.units[:, None, :, :2]
+    worst = float(off.abs()[crossed].max())
+    slack = seen.slack / float(seen.units.min())
+    expect(worst <= 0.5 + slack, f"the middle of crossed corners moved {worst:.3g} half sides, expected up to 0.5")
+
+
+def borders(subject: Subject) -> Iterator[Case]:
+    """Ordinary boxes, points, lines, the whole image, and boxes around its corners, all but unmoved."""
+    yield next(quiet(subject))
+    yield denoising_case(subject, (4, 6), "degenerate, unmoved", boxes=degenerate_boxes(), **QUIET)
+
+
+@covers("CDN-21", cases=borders)
+def test_references_are_logits(subject: Subject, case: Case) -> None:
+    unmoved(subject, queries(subject, case))
+
+
+def without_box_noise(subject: Subject) -> Iterator[Case]:
+    yield denoising_case(subject, (3, 2), "without box noise", denoising_number=9, box_noise_scale=0.0)
+
+
+@covers("CDN-22", cases=without_box_noise)
+def test_without_box_noise(subject: Subject, case: Case) -> None:
+    unmoved(subject, queries(subject, case))
+
+
+def degenerate(subject: Subject) -> Iterator[Case]:
+    for scale in (0.5, 1.0):
+        yield denoising_case(subject, (4, 6), f"degenerate, scale {scale}", boxes=degenerate_boxes(),
+                             denoising_number=60, box_noise_scale=scale)  # fmt: skip
+
+
+@covers("CDN-23", cases=degenerate)
+def test_degenerate_boxes(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    strange = ~seen.references.isfinite()
+    expect(not strange.any(), f"{int(strange.sum())} references are not finite", where="references")
+    largest, most = float(seen.references.abs().max()), -math.log(seen.eps)
+    expect(largest <= most * (1 + 4 * round_off(subject)), f"a reference is {largest:.5g}, beyond {most:.5g}")
+
+
+@covers("CDN-24", cases=borders)
+def test_accuracy(subject: Subject, case: Case) -> None:
+    unmoved(subject, queries(subject, case), arithmetic=torch.finfo(torch.float32).eps / 2)
