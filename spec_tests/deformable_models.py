@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference import deformable_detr, dino
+from detr_reference.backbone import Backbone
 from detr_reference.deformable_detr import DeformableDETR, DeformableDETRConfig
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
@@ -57,6 +58,18 @@ def tiny_dino(**options: Any) -> DINO:
             nowhere = model.transformer.enc_output_norm(model.transformer.enc_output.bias)
             model.class_embed[-1].weight -= 5 * nowhere / nowhere.square().sum()
     return model
+
+
+class Pooled(Backbone):
+    """Pixels, made coarser: 3 channels at stride 8 and 5 at stride 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = (3, 5)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        fine = nn.functional.avg_pool2d(images, 8)
+        return fine, nn.functional.avg_pool2d(torch.cat((fine, fine[:, :2]), 1), 2)
 
 
 def padded_images(batch: int = 2) -> tuple[Tensor, Tensor]:

@@ -30,8 +30,9 @@ from detr_reference.losses import detection_losses, weighted_total
 
 FORMAT_NAMES = ("dino", "detrex_dino")
 
-# Of stages: with the offset -0.5 a padded cell's position is a sine of about 3e6, where a unit round-off is 5e-10.
-STAGE_CLOSE = 2e-9
+# With detrex's offset of -0.5 the position of a padded cell is a sine of about 3e6, where a unit round-off is 5e-10.
+PADDED_CELLS_CLOSE = 2e-9
+WITH_PADDED_CELLS = ("encoder_layer_0", "encoder_layer_1", "memory")
 
 
 @pytest.fixture(params=FORMAT_NAMES)
@@ -58,7 +59,10 @@ def test_every_stage_equals_the_published_one(record: dict[str, Any], monkeypatc
         del found["proposal_memory"]
     distances = published.furthest(record, found)
     assert len(distances) >= 19
-    assert {name: far for name, far in distances.items() if far >= STAGE_CLOSE} == {}
+    limits = dict.fromkeys(distances, CLOSE)
+    if record["name"] == "detrex_dino":
+        limits |= dict.fromkeys(WITH_PADDED_CELLS, PADDED_CELLS_CLOSE)
+    assert {name: far for name, far in distances.items() if far >= limits[name]} == {}
 
 
 def in_training(

@@ -228,6 +228,15 @@ def test_a_lone_projection_is_reported() -> None:
     assert "unknown: transformer.encoder.layers.0.attentions.0.in_proj_bias:q" in message
 
 
+def test_a_projection_of_another_shape_is_reported() -> None:
+    state = their_detr().state_dict()
+    state["model.encoder.layers.0.self_attn.v_proj.weight"] = torch.zeros(32, 16)
+    with pytest.raises(
+        CheckpointError, match=r"unknown: transformer\.encoder\.layers\.0\.attentions\.0\.in_proj_weight:v"
+    ):
+        converted(state, detr.build(our_detr()))
+
+
 def test_names_that_cannot_be_given_back_are_all_named() -> None:
     ours = detr.build(our_detr()).state_dict()
     del ours["input_proj.bias"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from deformable_models import SIZES, padded_images, targets, tiny_deformable_detr
+from deformable_models import SIZES, Pooled, padded_images, targets, tiny_deformable_detr
 from torch import Tensor
 
 from detr_reference.deformable_attention import ms_deform_attn
@@ -157,6 +157,15 @@ def test_a_kernel_runs_in_every_layer(form: dict[str, Any]) -> None:
     again = build(model.config, model.state_dict(), core=counted)(images, mask)
     assert len(calls) == SIZES["num_encoder_layers"] + LAYERS
     assert torch.equal(again["pred_boxes"], model(images, mask)["pred_boxes"])
+
+
+@torch.no_grad()
+def test_another_backbone() -> None:
+    """The neck takes its channels, whatever they are."""
+    model = DeformableDETR(DeformableDETRConfig(**SIZES), backbone=Pooled()).double()
+    images, mask = padded_images()
+    assert model(images, mask)["pred_boxes"].shape == (LAYERS, 2, SIZES["num_queries"], 4)
+    assert [conv.conv.in_channels for conv in model.neck.convs] == [3, 5]
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ def test_cells_of_all_levels() -> None:
     levels = flatten_levels(maps, mask, embeds, temperature=20.0, offset=-0.5)
 
     assert levels.spatial_shapes.tolist() == [list(size) for size in SIZES]
+    assert levels.sizes == SIZES
     assert levels.level_start_index.tolist() == [0, 35, 47]
     for level, (start, (height, width)) in enumerate(zip((0, 35, 47), SIZES, strict=True)):
         padding = mask[:, (torch.arange(height) * 40 // height)][:, :, torch.arange(width) * 56 // width]

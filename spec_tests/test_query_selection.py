@@ -79,10 +79,15 @@ def test_errors() -> None:
         select_queries(logits, proposals, memory[:1], num_queries=2)
     with pytest.raises(ValueError, match=r"class_logits must be \(batch, cell, classes\), got \(5, 3\)"):
         select_queries(logits[0], proposals, memory, num_queries=2)
+
+
+def test_nan_ranks_first_and_stays_in_its_image() -> None:
+    logits, proposals, memory = torch.randn(2, 5, 3), torch.randn(2, 5, 4), torch.randn(2, 5, 2)
+    right = select_queries(logits, proposals, memory, num_queries=2)["indices"]
     logits[1, 3, 2] = torch.nan
-    with pytest.raises(ValueError, match=r"class_logits \(2, 5, 3\) hold NaN at image 1, cell 3"):
-        select_queries(logits, proposals, memory, num_queries=2)
-    select_queries(logits, proposals, memory, num_queries=2, score="first")  # channel 0 is well
+    indices = select_queries(logits, proposals, memory, num_queries=2)["indices"]
+    assert torch.equal(indices[0], right[0])
+    assert indices[1, 0] == 3
 
 
 # -- what queries begin with ----------------------------------------------------------------------------------

@@ -49,12 +49,19 @@ def judge(name: str) -> dict[str, Any]:
     }
 
 
-def matrix(workers: int) -> dict[str, Any]:
-    """The whole matrix."""
-    names = sorted(MUTANTS)
+def matrix(workers: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The whole matrix.
+
+    Args:
+        workers: processes.
+        known: mutants judged before, by name, which are not judged again.
+    """
+    found = {name: entry for name, entry in (known or {}).items() if name in MUTANTS}
+    names = sorted(MUTANTS.keys() - found.keys())
     with ProcessPoolExecutor(workers) as pool:
-        judged = list(track(pool.map(judge, names), "mutants against clauses", total=len(names)))
-    mutants = dict(zip(names, judged, strict=True))
+        found |= zip(names, track(pool.map(judge, names), "mutants against clauses", total=len(names)), strict=True)
+    mutants = dict(sorted(found.items()))
+    judged = list(mutants.values())
     return {
         "schema_version": 1,
         "torch": torch.__version__,
@@ -95,12 +102,14 @@ def as_markdown(found: dict[str, Any]) -> str:
 @click.command()
 @click.argument("json_file", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("markdown_file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--workers", default=2, show_default=True, help="processes")
-def main(json_file: Path, markdown_file: Path, workers: int) -> None:
+@click.option("--workers", default=2, show_default=True, help="Processes.")
+@click.option("--missing", is_flag=True, help="Judge only the mutants that JSON_FILE lacks.")
+def main(json_file: Path, markdown_file: Path, workers: int, missing: bool) -> None:
     """Judges every mutant by every clause and writes the matrix."""
     for path in (json_file, markdown_file):
         path.parent.mkdir(parents=True, exist_ok=True)
-    found = matrix(workers)
+    known = json.loads(json_file.read_text(encoding="utf-8"))["mutants"] if missing and json_file.is_file() else None
+    found = matrix(workers, known)
     json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     markdown_file.write_text(as_markdown(found), encoding="utf-8")
     click.echo(f"{found['total']} mutants, {found['rejected_by_declared_clause']} rejected by their declared clause")

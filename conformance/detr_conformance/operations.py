@@ -213,7 +213,6 @@ OPERATIONS: dict[str, Operation] = {
         "proposals",
         "memory",
         settings=("num_queries", "score"),
-        exempt=("BLK-17",),  # a NaN anywhere is an error
     ),
     "refine_boxes": _function(
         "box_refinement:refine_boxes", "11-queries-from-memory.md", "delta", "reference", settings=("eps",)

@@ -92,8 +92,8 @@ class Criterion:
         """
         wide = torch.promote_types(logits.dtype, torch.float32)
         box = matched_targets(pairs, targets)
-        ours = boxes[pairs["image"], pairs["query"]].to(wide)
-        theirs = targets.boxes[box].detach().to(wide)
+        ours = boxes.to(wide)[pairs["image"], pairs["query"]]
+        theirs = targets.boxes.detach().to(wide)[box]
         losses = {
             "loss_class": self._class_loss(logits.to(wide), targets.labels[box], pairs, num_boxes, asked),
             "loss_bbox": l1_box_loss(ours, theirs, num_boxes),

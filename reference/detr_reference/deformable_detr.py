@@ -8,13 +8,14 @@ projects/deformable_detr/modeling. See spec chapter 18.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from detr_reference.backbone import Backbone
 from detr_reference.channel_mapper import ChannelMapper, ChannelMapperConfig
 from detr_reference.config_checks import check_sizes
 from detr_reference.deformable_attention import ms_deform_attn
@@ -158,16 +159,16 @@ class DeformableDETR(nn.Module):
     Args:
         config: the sizes.
         core: the sampling function, see `MultiScaleDeformableAttention`.
-        backbone: another backbone than the configured ResNet, see `auto_backbone`; with the channels of config.neck.
+        backbone: another backbone than the configured ResNet, such as an `AutoBackbone`.
     """
 
     def __init__(
-        self, config: DeformableDETRConfig, core: DeformableCore = ms_deform_attn, backbone: nn.Module | None = None
+        self, config: DeformableDETRConfig, core: DeformableCore = ms_deform_attn, backbone: Backbone | None = None
     ) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet(config.backbone) if backbone is None else backbone
-        self.neck = ChannelMapper(config.neck)
+        self.backbone: Backbone = ResNet(config.backbone) if backbone is None else backbone
+        self.neck = ChannelMapper(replace(config.neck, in_channels=self.backbone.channels))
         if not config.two_stage:
             self.query_embedding = nn.Embedding(config.num_queries, 2 * config.embed_dim)
         self.transformer = DeformableTransformer(config, core)

@@ -13,7 +13,7 @@ from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import DeformableCore
 from detr_reference.deformable_layer import DeformableEncoderLayer, DeformableLayerConfig
 from detr_reference.feature_levels import FeatureLevels
-from detr_reference.reference_points import encoder_reference_points
+from detr_reference.reference_points import reference_points_of_cells
 
 
 class DeformableEncoder(nn.Module):
@@ -39,7 +39,7 @@ class DeformableEncoder(nn.Module):
         Raises:
             ValueError: shapes disagree; the message names the argument and quotes the shapes.
         """
-        references = encoder_reference_points(levels.spatial_shapes, levels.valid_ratios)
+        references = reference_points_of_cells(levels.sizes, levels.valid_ratios)
         memory = levels.features
         for layer in self.layers:
             memory = layer(

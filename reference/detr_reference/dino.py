@@ -11,11 +11,13 @@ detrex, projects/dino/modeling.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from detr_reference.backbone import Backbone
 from detr_reference.batch_targets import BatchTargets, batch_targets
 from detr_reference.channel_mapper import ChannelMapper
 from detr_reference.contrastive_denoising import contrastive_denoising, denoising_groups
@@ -78,16 +80,16 @@ class DINO(nn.Module):
     Args:
         config: the sizes and switches.
         core: the sampling function, see `MultiScaleDeformableAttention`.
-        backbone: another backbone than the configured ResNet, see `auto_backbone`; with the channels of config.neck.
+        backbone: another backbone than the configured ResNet, such as an `AutoBackbone`.
     """
 
     def __init__(
-        self, config: DINOConfig, core: DeformableCore = ms_deform_attn, backbone: nn.Module | None = None
+        self, config: DINOConfig, core: DeformableCore = ms_deform_attn, backbone: Backbone | None = None
     ) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet(config.backbone) if backbone is None else backbone
-        self.neck = ChannelMapper(config.neck)
+        self.backbone: Backbone = ResNet(config.backbone) if backbone is None else backbone
+        self.neck = ChannelMapper(replace(config.neck, in_channels=self.backbone.channels))
         self.transformer = DINOTransformer(config, core)
         heads = (1 if config.shared_heads else config.num_decoder_layers) + config.two_stage
         self.class_embed = nn.ModuleList(class_head(config.embed_dim, config.num_classes) for _ in range(heads))

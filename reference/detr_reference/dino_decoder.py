@@ -7,7 +7,7 @@ detrex, projects/dino/modeling. Clauses: spec chapter 12.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -124,8 +124,8 @@ class DINODecoder(nn.Module):
         query: Float[Tensor, "batch query embed"],
         memory: Float[Tensor, "batch cell embed"],
         reference_points: Float[Tensor, "batch query 4"],
-        box_heads: Sequence[nn.Module],
-        class_heads: Sequence[nn.Module],
+        box_heads: Iterable[nn.Module],
+        class_heads: Iterable[nn.Module],
         attn_mask: Bool[Tensor, "query query"] | None = None,
         key_padding_mask: Bool[Tensor, "batch cell"] | None = None,
         *,

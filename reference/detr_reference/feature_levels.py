@@ -29,6 +29,7 @@ class FeatureLevels(NamedTuple):
         positions: (B, S, C), sine embedding of each cell plus the vector of its level.
         padding: (B, S), True where a cell is padding.
         spatial_shapes: (L, 2), (H, W) of each map.
+        sizes: the same as numbers.
         level_start_index: (L,), the cell at which each map begins.
         valid_ratios: (B, L, 2), the part of each map's (width, height) that is image, in float32 or wider.
     """
@@ -37,6 +38,7 @@ class FeatureLevels(NamedTuple):
     positions: Float[Tensor, "batch cell embed"]
     padding: Bool[Tensor, "batch cell"]
     spatial_shapes: Int[Tensor, "level 2"]
+    sizes: tuple[tuple[int, int], ...]
     level_start_index: Int[Tensor, " level"]
     valid_ratios: Float[Tensor, "batch level 2"]
 
@@ -62,8 +64,9 @@ def flatten_levels(
         TypeError: mask is not boolean.
     """
     features = torch.cat([each.flatten(2).transpose(1, 2) for each in maps], dim=1)
-    masks = [resize_padding_mask(mask, (each.shape[-2], each.shape[-1])) for each in maps]
-    spatial_shapes = torch.tensor([each.shape[-2:] for each in maps], device=features.device)
+    sizes = tuple((each.shape[-2], each.shape[-1]) for each in maps)
+    masks = [resize_padding_mask(mask, size) for size in sizes]
+    spatial_shapes = torch.tensor(sizes, device=features.device)
     sines = [
         sine_position_embedding(
             level, num_pos_feats=features.shape[-1] // 2, temperature=temperature, offset=offset, dtype=features.dtype
@@ -77,6 +80,7 @@ def flatten_levels(
         positions=level_position_embedding(positions, spatial_shapes, level_embeds),
         padding=torch.cat([level.flatten(1) for level in masks], dim=1),
         spatial_shapes=spatial_shapes,
+        sizes=sizes,
         level_start_index=level_starts(spatial_shapes),
         valid_ratios=torch.stack([valid_ratios(level, dtype=wide) for level in masks], dim=1),
     )

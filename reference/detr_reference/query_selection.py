@@ -7,7 +7,6 @@ projects/dino/modeling/dino_transformer.py. Clauses: spec chapter 11.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,14 +38,12 @@ def select_queries(
             the decoder detaches them, see `mixed_query_selection`.
 
     Raises:
-        ValueError: shapes disagree; there are fewer cells than num_queries; score is unknown; or a score is NaN, which
-            would rank first. Inside torch.compile the last is not checked.
+        ValueError: shapes disagree, there are fewer cells than num_queries, or score is unknown. NaN scores are no
+            error here, where the check would make a GPU wait at every step: they rank first, and the matching refuses
+            the predictions that come of them.
     """
     _check_arguments(class_logits, proposals, memory, num_queries, score)
     scores = class_logits.amax(-1) if score == "max" else class_logits[..., 0]
-    if not torch.compiler.is_compiling() and scores.isnan().any():
-        image, cell = scores.isnan().nonzero()[0].tolist()
-        raise ValueError(f"class_logits {tuple(class_logits.shape)} hold NaN at image {image}, cell {cell}")
     indices = scores.topk(num_queries, dim=1).indices
     return {"indices": indices, "proposals": _rows(proposals, indices), "memory": _rows(memory, indices)}
 

@@ -11,6 +11,8 @@ models/deformable_transformer.py (`get_valid_ratio`, `get_reference_points`). Cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -79,8 +81,15 @@ def encoder_reference_points(
             f"spatial_shapes {tuple(spatial_shapes.shape)} and valid_ratios {tuple(valid_ratios.shape)} "
             "must have the same levels: (level, 2) and (batch, level, 2)"
         )
+    return reference_points_of_cells([(height, width) for height, width in spatial_shapes.tolist()], valid_ratios)
+
+
+def reference_points_of_cells(
+    sizes: Sequence[tuple[int, int]], valid_ratios: Float[Tensor, "batch level 2"]
+) -> Float[Tensor, "batch cell level 2"]:
+    """`encoder_reference_points` of levels whose (H, W) are known as numbers, so that no device has to be asked."""
     ratios = valid_ratios.to(torch.promote_types(valid_ratios.dtype, torch.float32))
-    levels = [_cell_centres(height, width).to(ratios) for height, width in spatial_shapes.tolist()]
+    levels = [_cell_centres(height, width).to(ratios) for height, width in sizes]
     on_image = [centres / ratio[:, None] for centres, ratio in zip(levels, ratios.unbind(1), strict=True)]
     return (torch.cat(on_image, dim=1)[:, :, None] * ratios[:, None]).to(valid_ratios.dtype)
 

@@ -137,16 +137,21 @@ def _spread_out(fill: Filler, count: int) -> Tensor:
 def _predictions(
     fill: Filler, labels: Tensor, targets: Tensor, sizes: Sizes, layer: int, queries: int, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """Logits and boxes of one layer; in layer l, box t of an image belongs to query t + l, counted round."""
+    """Logits and boxes of one layer. Where there are more boxes than queries, the first ones get none."""
     batch, start = len(sizes.counts), 0
     logits, boxes = fill.normal(batch, queries, channels), boxes_of(fill, batch, queries)
     for image, count in enumerate(sizes.counts):
-        for box in range(min(count, queries)):
-            query = (box + layer) % queries
+        for box in range(max(0, count - queries), count):
+            query = query_of(box, layer, queries)
             logits[image, query, labels[start + box]] += 2.5
             boxes[image, query] = _beside(fill, targets[start + box])
         start += count
     return logits, boxes
+
+
+def query_of(box: int, layer: int, queries: int) -> int:
+    """The query that is planted for a box: neither in the order of the boxes, nor the same in two layers."""
+    return (layer - box) % queries
 
 
 def _beside(fill: Filler, box: Tensor) -> Tensor:
@@ -331,6 +336,19 @@ def many_queries(subject: Subject) -> Iterator[Case]:
     """So many terms that their sum in half precision would stand still."""
     for class_loss in class_losses(subject):
         yield planted(subject, f"many queries, {class_loss}", Sizes((2, 3), 1, 300), class_loss=class_loss)
+
+
+def half_precision(subject: Subject) -> Iterator[Case]:
+    """Sums of many terms, and boxes that are nearly right: 1 - GIoU is a small difference then."""
+    yield from many_queries(subject)
+    case = planted(subject, "nearly right boxes", replace(ONE_LAYER, counts=(2, 3)))
+    boxes, queries, start = case["pred_boxes"].double(), ONE_LAYER.queries, 0
+    for image, count in enumerate((2, 3)):
+        for box in range(count):
+            right, query = case["target_boxes"][start + box].double(), query_of(box, 0, queries)
+            boxes[0, image, query] = right + 0.15 * (boxes[0, image, query] - right)
+        start += count
+    yield case.having(pred_boxes=boxes.to(case["pred_boxes"].dtype))
 
 
 # -- two processes, and what must be refused ------------------------------------------------------------------

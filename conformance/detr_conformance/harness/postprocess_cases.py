@@ -94,6 +94,12 @@ def best_pairs(subject: Subject) -> Iterator[Case]:
     yield detections_case(subject, logits, "one", num_select=1)
 
 
+def as_in_a_detector(subject: Subject) -> Iterator[Case]:
+    """900 queries, 80 classes and 300 detections: more pairs than 16 bits can number, more detections than 100."""
+    fill = Filler(subject.dtype, subject.settings.seed, "detector")
+    yield detections_case(subject, 2 * fill.normal(2, 900, 80) - 4, "as in a detector", num_select=300)
+
+
 def fewer_pairs(subject: Subject) -> Iterator[Case]:
     """Fewer pairs than detections asked for, in a detector of one or two classes."""
     if subject.variant("num_select") == "queries":

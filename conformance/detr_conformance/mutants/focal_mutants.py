@@ -39,6 +39,14 @@ class TrueClassOnly(FocalByHand):
         return super().reduced(loss * counted, positive, num_boxes)
 
 
+@mutant("focal-whole-blocks", rejects="FOC-1", operation="sigmoid_focal_loss", origin="a kernel's grid, rounded down")
+class WholeBlocks(FocalByHand):
+    """Sums whole blocks of 1024 elements where there is more than one."""
+
+    def reduced(self, loss: Logits, positive: Targets, num_boxes: Scalar) -> Scalar:
+        return loss.flatten()[: max(1024, loss.numel() // 1024 * 1024)].sum() / num_boxes
+
+
 @mutant("focal-alpha-swapped", rejects="FOC-2", operation="sigmoid_focal_loss", origin="alpha of the negatives")
 class AlphaSwapped(FocalByHand):
     """Weighs the negatives with alpha."""
@@ -212,6 +220,26 @@ class InHalf(FocalByHand):
 
     def wide(self, logits: Logits) -> Logits:
         return logits
+
+
+@mutant(
+    "focal-summed-in-half",
+    rejects="FOC-7",
+    operation="sigmoid_focal_loss",
+    origin="an accumulator of the output's dtype",
+)
+class SummedInHalf(FocalByHand):
+    """Computes in float32 and adds the elements up one after the other in the dtype of the logits."""
+
+    def __call__(self, logits: Logits, targets: Logits, num_boxes: Scalar, **settings: float) -> Scalar:
+        self.dtype = logits.dtype
+        return super().__call__(logits, targets, num_boxes, **settings)
+
+    def reduced(self, loss: Logits, positive: Targets, num_boxes: Scalar) -> Scalar:
+        total = loss.new_zeros((), dtype=self.dtype)
+        for element in loss.flatten().to(self.dtype).unbind():
+            total = total + element
+        return total / num_boxes
 
 
 @mutant("focal-probabilities-in-half", rejects="FOC-7", operation="sigmoid_focal_loss", origin="autocast by hand")

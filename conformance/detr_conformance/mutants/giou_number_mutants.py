@@ -46,7 +46,12 @@ class InHalf(GIoUByHand):
         return boxes
 
 
-@mutant("giou-intersection-in-half", rejects="GIOU-9", operation="generalized_box_iou", origin="transformers: box_area alone converts")
+@mutant(
+    "giou-intersection-in-half",
+    rejects="GIOU-9",
+    operation="generalized_box_iou",
+    origin="transformers: box_area alone converts",
+)
 class IntersectionInHalf(GIoUByHand):
     """Takes the areas of boxes to float32, and not those of intersection and hull."""
 

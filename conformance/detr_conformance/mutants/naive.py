@@ -133,6 +133,23 @@ def _no_padding() -> Tensor:
     return torch.zeros(BATCH, 8, 8, dtype=torch.bool)
 
 
+SMALL = {
+    "num_classes": 4,
+    "num_queries": 6,
+    "embed_dim": 16,
+    "num_heads": 4,
+    "feedforward_dim": 32,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "backbone_blocks": (1, 1, 1, 1),
+    "backbone_width": 8,
+}
+
+
+def _images() -> dict[str, Tensor]:
+    return {"images": torch.rand(BATCH, 3, 64, 64), "mask": torch.zeros(BATCH, 64, 64, dtype=torch.bool)}
+
+
 # Configuration or settings, and inputs, of the call that people try first.
 ORDINARY: dict[str, Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]] = {
     "multihead_attention": lambda: ({"embed_dim": 32, "num_heads": 4}, {"query": _tokens(), "query_pos": _tokens()}),
@@ -220,6 +237,9 @@ ORDINARY: dict[str, Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]] = {
         {"image_size": (32, 32), "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4},
         {"image": torch.rand(BATCH, 3, 32, 32)},
     ),
+    "detr": lambda: ({**SMALL, "dropout": 0.0}, _images()),
+    "deformable_detr": lambda: ({**SMALL, "dropout": 0.0, "neck_groups": 4}, _images()),
+    "dino": lambda: ({**SMALL, "neck_groups": 4}, _images()),
 }
 
 

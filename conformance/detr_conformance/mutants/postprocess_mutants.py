@@ -62,6 +62,17 @@ class BestOfTheBatch(PostprocessByHand):
         return torch.where(scores >= least, scores + 1, -scores).argsort(dim=1, descending=True)[:, :count]
 
 
+@mutant(
+    "pp-hundred-at-most", rejects="PP-1", operation="postprocess", origin="COCO's maxDets taken for that of an image"
+)
+class HundredAtMost(PostprocessByHand):
+    """Keeps the best hundred and repeats the last of them."""
+
+    def best(self, scores: Scores, num_select: int) -> Index:
+        index = super().best(scores, num_select)
+        return index[:, torch.arange(index.shape[1]).clamp(max=99)]
+
+
 @mutant("pp-softmax-for-sigmoid", rejects="PP-1", operation="postprocess", origin="DETR's scores for focal training")
 class SoftmaxForSigmoid(PostprocessByHand):
     """Lets the classes of a query compete."""
@@ -92,6 +103,14 @@ class DividedByQueries(PostprocessByHand):
 
     def decoded(self, index: Tensor, queries: int, classes: int) -> tuple[Tensor, Tensor]:
         return index % queries % classes, index // queries
+
+
+@mutant("pp-sixteen-bit-index", rejects="PP-2", operation="postprocess", origin="uint16 indices of an exported model")
+class SixteenBitIndex(PostprocessByHand):
+    """Numbers pairs modulo 65536; 900 queries of 80 classes have more."""
+
+    def decoded(self, index: Tensor, queries: int, classes: int) -> tuple[Tensor, Tensor]:
+        return super().decoded(index % 65536, queries, classes)
 
 
 @mutant("pp-boxes-in-order", rejects="PP-2", operation="postprocess", origin="boxes[:, :n], gather forgotten")

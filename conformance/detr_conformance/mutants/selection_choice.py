@@ -182,12 +182,28 @@ class AsManyAsThereAre(SelectionByHand):
         super().check(scores, min(num_queries, scores.shape[1]))
 
 
-@mutant("selection-unchecked", rejects="SEL-39", operation="select_queries", origin="public implementations: topk")
-class Unchecked(SelectionByHand):
-    """Ranks NaN first."""
+@mutant("selection-nan-refused", rejects="SEL-39", operation="select_queries", origin="assert not scores.isnan().any()")
+class NaNRefused(SelectionByHand):
+    """Takes the whole batch down for one image."""
 
     def check(self, scores: Scores, num_queries: int) -> None:
-        super().check(scores.nan_to_num(), num_queries)
+        super().check(scores, num_queries)
+        if scores.isnan().any():
+            raise ValueError("a score is NaN")
+
+
+@mutant(
+    "selection-scores-of-the-batch",
+    rejects="SEL-39",
+    operation="select_queries",
+    origin="scores.softmax over the batch",
+)
+class ScoresOfTheBatch(SelectionByHand):
+    """Ranks by a softmax over the batch, in which one NaN makes all scores NaN."""
+
+    def scores(self, class_logits: Tensor, score: str) -> Scores:
+        scores = super().scores(class_logits, score)
+        return torch.softmax(scores.flatten().double(), 0).view_as(scores)
 
 
 @mutant("selection-detached", rejects="SEL-40", operation="select_queries", origin="DINO detaches after the gather")

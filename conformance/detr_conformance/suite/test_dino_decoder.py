@@ -18,7 +18,7 @@ from detr_conformance.harness.block import (
     parts,
     while_training,
 )
-from detr_conformance.harness.block_case import parameters_of, with_parameters
+from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.decoder_cases import (
     LONG,
@@ -279,9 +279,7 @@ NONE = ["...."] * 4
 DEEP = replace(SMOOTH, layers=4)
 
 
-def separate(subject: Subject, twice: bool | None = None) -> list[Case]:
-    """Four layers with heads of their own."""
-    alternatives = {"shared": False} if twice is None else {"shared": False, "twice": twice}
+def four_layers(subject: Subject, **alternatives: bool) -> list[Case]:
     return [decoder_case(subject, asking(subject, DEEP, **alternatives), note="four layers", smooth=True)]
 
 
@@ -289,21 +287,27 @@ def either_way(subject: Subject) -> Iterator[Case]:
     """Looking forward twice and once, as far as the target does both."""
     for twice in (True, False):
         if subject.variant("look_forward") in ("any", "twice" if twice else "once"):
-            yield from separate(subject, twice)
+            yield from four_layers(subject, twice=twice)
+
+
+def with_own_heads(case: Case, rows: list[str]) -> list[str]:
+    """The rows as they are, or of the one head that all layers share."""
+    shared = settings_of(case)["shared_heads"]
+    return ["#" if "#" in row else "." for row in rows] if shared else rows
 
 
 @covers("DEC-24", cases=either_way, feature="backward", once=True)
 def test_fed_boxes_are_detached(subject: Subject, case: Case) -> None:
-    reaches(subject, case, "hidden_states", "bbox_embed", NONE)
+    reaches(subject, case, "hidden_states", "bbox_embed", with_own_heads(case, NONE))
 
 
-@covers("DEC-25", cases=lambda subject: separate(subject, twice=True), feature="backward", once=True)
+@covers("DEC-25", cases=lambda subject: four_layers(subject, shared=False, twice=True), feature="backward", once=True)
 def test_look_forward_twice(subject: Subject, case: Case) -> None:
     reaches(subject, case, "pred_boxes", "bbox_embed", BAND)
     reaches(subject, case, "references", "bbox_embed", ["....", *DIAGONAL])
 
 
-@covers("DEC-26", cases=lambda subject: separate(subject, twice=False), feature="backward", once=True)
+@covers("DEC-26", cases=lambda subject: four_layers(subject, shared=False, twice=False), feature="backward", once=True)
 def test_look_forward_once(subject: Subject, case: Case) -> None:
     reaches(subject, case, "pred_boxes", "bbox_embed", DIAGONAL)
     reaches(subject, case, "references", "bbox_embed", ["....", *NONE])
@@ -316,9 +320,9 @@ def test_initial_boxes_are_constants(subject: Subject, case: Case) -> None:
 
 @covers("DEC-28", cases=either_way, feature="backward", once=True)
 def test_losses_keep_to_their_heads(subject: Subject, case: Case) -> None:
-    reaches(subject, case, "pred_logits", "class_embed", DIAGONAL)
-    reaches(subject, case, "pred_logits", "bbox_embed", NONE)
-    reaches(subject, case, "pred_boxes", "class_embed", NONE)
+    reaches(subject, case, "pred_logits", "class_embed", with_own_heads(case, DIAGONAL))
+    reaches(subject, case, "pred_logits", "bbox_embed", with_own_heads(case, NONE))
+    reaches(subject, case, "pred_boxes", "class_embed", with_own_heads(case, NONE))
 
 
 # -- numbers --------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_gradients(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 
 
-@covers("GIOU-11", cases=lambda s: [*cases.at_kinks(s), *cases.without_area(s)], feature="backward")
+@covers("GIOU-11", cases=cases.at_kinks, feature="backward")
 def test_finite_gradients(subject: Subject, case: Case) -> None:
     """Which of several subgradients is not asked."""
     result = run(subject, case)

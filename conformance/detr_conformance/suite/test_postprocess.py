@@ -34,6 +34,11 @@ def test_drawn_scores(subject: Subject, case: Case) -> None:
     a_best_choice(subject, case)
 
 
+@covers("PP-1", "PP-2", cases=cases.as_in_a_detector, dtypes=("float64", "float32"))
+def test_as_in_a_detector(subject: Subject, case: Case) -> None:
+    a_best_choice(subject, case)
+
+
 @covers("PP-2", cases=cases.best_pairs)
 def test_query_and_class(subject: Subject, case: Case) -> None:
     detections_agree(subject, case)

@@ -196,11 +196,17 @@ def test_too_few_cells(subject: Subject, case: Case) -> None:
         )
 
 
-@covers("SEL-39", cases=clear_choices, once=True)
-def test_nan_scores(subject: Subject, case: Case) -> None:
-    logits = case["class_logits"].clone()
-    logits[1, 6, 0] = torch.nan
-    raises(subject, case.having(class_logits=logits), "a score is NaN")
+@covers("SEL-39", cases=lambda subject: [*unlike_images(subject), *clear_choices(subject)])
+def test_damage_stays_in_its_image(subject: Subject, case: Case) -> None:
+    """One score of an image is NaN, then all are."""
+    right = selected(subject, case)
+    for cells in (slice(6, 7), slice(None)):
+        logits = case["class_logits"].clone()
+        logits[1, cells] = torch.nan
+        indices = selected(subject, case.having(class_logits=logits))
+        for image in range(len(right)):
+            if image != 1:
+                subject.compare_exactly(f"indices of image {image}", indices[image], right[image])
 
 
 @covers("SEL-40", cases=with_infinite_proposals, feature="backward")

@@ -16,7 +16,7 @@ from detr_conformance.harness.suite_test import covers
 OPERATION = "sigmoid_focal_loss"
 
 
-@covers("FOC-1", cases=cases.ordinary)
+@covers("FOC-1", cases=lambda s: [*cases.ordinary(s), *cases.many_tokens(s)])
 def test_independent_classes(subject: Subject, case: Case) -> None:
     require(not case["targets"].any(-1).all() and case["targets"].any(), "tokens with and without a class")
     agrees(subject, case)
@@ -52,7 +52,7 @@ def test_large_logits(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("FOC-7", cases=lambda s: [*cases.few_tokens(s), *cases.ordinary(s)])
+@covers("FOC-7", cases=lambda s: [*cases.few_tokens(s), *cases.ordinary(s), *cases.many_tokens(s)])
 def test_accuracy(subject: Subject, case: Case) -> None:
     accurate(subject, case, backward=subject.backward)
 

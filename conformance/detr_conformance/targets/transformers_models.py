@@ -65,6 +65,7 @@ STAGES: dict[str, dict[str, str]] = {
     },
     "deformable_detr": {
         **_BOTH,
+        "neck": "detector.model.encoder.layers.0>hidden_states",
         "encoder_references": "detector.model.encoder.layers.0>reference_points",
         "first_stage_memory": "detector.model.enc_output",
         "first_stage": "detector.model.enc_output_norm",

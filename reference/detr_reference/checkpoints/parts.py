@@ -15,12 +15,12 @@ THIRDS = ("q", "k", "v")
 
 
 def joined(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The thirds laid one upon another where all three are there; a lone third is left, to be reported."""
+    """The thirds laid one upon another where all three are there in one shape; others are left, to be reported."""
     whole = dict(named)
     for name in named:
         stem, _, third = name.partition(":")
         thirds = [f"{stem}:{each}" for each in THIRDS]
-        if third == THIRDS[0] and all(each in named for each in thirds):
+        if third == THIRDS[0] and [named[each].shape for each in thirds if each in named] == [named[name].shape] * 3:
             whole[stem] = torch.cat([whole.pop(each) for each in thirds])
     return whole
 

@@ -51,13 +51,14 @@ def original_names(table: NameTable, state_dict: Mapping[str, Tensor], names: It
         if table.is_unused(theirs):
             continue
         ours = table.ours(theirs)
-        ours = None if ours is None else heads.head_in_the_model(ours, state_dict)
         if ours is None:
             faults.append(f"unknown: {theirs}")
-        elif ours not in available:
-            faults.append(f"missing: {ours}, for {theirs}")
-        else:
+            continue
+        ours = heads.head_in_the_model(ours, state_dict)
+        if ours in available:
             found[theirs] = available[ours]
+        else:
+            faults.append(f"missing: {ours}, for {theirs}")
     if faults:
         raise CheckpointError.of("the names cannot be given", faults)
     return found

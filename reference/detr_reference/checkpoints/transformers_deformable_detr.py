@@ -13,6 +13,7 @@ from torch import Tensor
 from detr_reference.checkpoints import neck
 from detr_reference.checkpoints import transformers_names as shared
 from detr_reference.checkpoints.names import NameTable
+from detr_reference.checkpoints.official_names import deformable_attention_rows
 from detr_reference.checkpoints.renaming import original_names, reference_names
 from detr_reference.checkpoints.resnet_names import COUNTERS
 
@@ -26,13 +27,13 @@ TABLE = NameTable(
         ("model.level_embed", "transformer.level_embeds"),
         ("model.query_position_embeddings.weight", "query_embedding.weight"),
         ("model.reference_points.{p}", "transformer.reference_points.{p}"),
-        *shared.deformable_attention_rows(f"{ENCODER}.self_attn", f"{OUR_ENCODER}.attentions.0"),
+        *deformable_attention_rows(f"{ENCODER}.self_attn", f"{OUR_ENCODER}.attentions.0"),
         (f"{ENCODER}.self_attn_layer_norm.{{p}}", f"{OUR_ENCODER}.norms.0.{{p}}"),
         *shared.feed_forward_rows(ENCODER, OUR_ENCODER),
         (f"{ENCODER}.final_layer_norm.{{p}}", f"{OUR_ENCODER}.norms.1.{{p}}"),
         *shared.attention_rows(f"{DECODER}.self_attn", f"{OUR_DECODER}.attentions.0"),
         (f"{DECODER}.self_attn_layer_norm.{{p}}", f"{OUR_DECODER}.norms.0.{{p}}"),
-        *shared.deformable_attention_rows(f"{DECODER}.encoder_attn", f"{OUR_DECODER}.attentions.1"),
+        *deformable_attention_rows(f"{DECODER}.encoder_attn", f"{OUR_DECODER}.attentions.1"),
         (f"{DECODER}.encoder_attn_layer_norm.{{p}}", f"{OUR_DECODER}.norms.1.{{p}}"),
         *shared.feed_forward_rows(DECODER, OUR_DECODER),
         (f"{DECODER}.final_layer_norm.{{p}}", f"{OUR_DECODER}.norms.2.{{p}}"),

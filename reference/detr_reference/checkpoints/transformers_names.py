@@ -30,12 +30,6 @@ def attention_rows(theirs: str, ours: str) -> list[Row]:
     ]
 
 
-def deformable_attention_rows(theirs: str, ours: str) -> list[Row]:
-    """A deformable attention: the same four projections everywhere."""
-    projections = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
-    return [(f"{theirs}.{projection}.{{p}}", f"{ours}.{projection}.{{p}}") for projection in projections]
-
-
 def feed_forward_rows(theirs: str, ours: str) -> list[Row]:
     """The two linear layers of a layer's feed-forward network."""
     return [
