@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -16,7 +16,7 @@ from detr_conformance.console import report_console
 from detr_conformance.deviations import Deviation, DeviationError, load_deviations
 from detr_conformance.events import Event, digest
 from detr_conformance.junit import junit_xml
-from detr_conformance.loaders import resolve_names
+from detr_conformance.loaders import load_target, resolve_names
 from detr_conformance.progress import LiveProgress
 from detr_conformance.report import Report, build_report, combine, exit_code, worst_verdict
 from detr_conformance.report_file import ReportError, write_report, write_whole
@@ -64,10 +64,25 @@ def _run_all(target: str, selection: Selection, chapters: Sequence[Chapter]) -> 
         events: list[Event] = [{"event": "error", "message": str(error)}]
         return [(build_report(events, {}, target=target, selection=selection), [])]
     console = report_console()
-    runs = [_run_one(name, selection, chapters, console) for name in names]
+    runs = [_run_one(name, own, chapters, console) for name, own in _asked_for(names, selection)]
     if len(runs) > 1:
         print_summary(console, [report for report, _ in runs])
     return runs
+
+
+def _asked_for(names: Sequence[str], selection: Selection) -> list[tuple[str, Selection]]:
+    """Of several targets those that provide some of the operations asked for, each asked for these alone."""
+    if len(names) == 1 or not selection.operations:
+        return [(name, selection) for name in names]
+    found = []
+    for name in names:
+        try:
+            provided = load_target(name).provides
+        except TargetError:
+            provided = dict.fromkeys(selection.operations, print)  # its own run says why it does not load
+        if own := tuple(operation for operation in selection.operations if operation in provided):
+            found.append((name, replace(selection, operations=own)))
+    return found or [(name, selection) for name in names]
 
 
 def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], console: Console) -> Run:

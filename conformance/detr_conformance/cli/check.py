@@ -58,7 +58,7 @@ def check(
 
     TARGET is an installed name (see `detr-spec targets`), package.module:attribute, or
     path/to/file.py:attribute. The beginning of several installed names, such as "transformers", stands
-    for all of them.
+    for all of them; with --operation, for those that provide it.
 
     \b
     Exit status

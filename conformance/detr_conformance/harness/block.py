@@ -25,7 +25,7 @@ from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, lay_out
 from detr_conformance.harness.half_coordinates import half_coordinates
 from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.msda_oracle import Expectation
-from detr_conformance.harness.packing import packed, unpacked
+from detr_conformance.harness.packing import Shapes, packed, unpacked
 from detr_conformance.harness.random_rounding import spread
 from detr_conformance.harness.subject import NotProvided, Result, Subject, explained
 from detr_conformance.operations import OPERATIONS
@@ -33,6 +33,7 @@ from detr_conformance.operations import OPERATIONS
 # Randomised runs of the reference, and c: how many of their root-mean-square deviations an implementation may be off.
 PRECISE = (8, 8.0)
 STRUCTURAL = (4, 16.0)
+PART = "output:"  # before the name of one of several outputs
 REMEMBERED = 4000  # small cases: some tens of megabytes
 
 _expectations: OrderedDict[tuple[Any, ...], dict[str, Expectation]] = OrderedDict()
@@ -252,16 +253,25 @@ def _expect(
         coarsest=None if precise else tried,
     )
     unit, tiny = torch.finfo(dtype).eps / 2, torch.finfo(dtype).tiny
-    return {
+    found = {
         name: Expectation(expected, deviations * scale * spreads[name] + 2 * unit * expected.abs() + tiny)
         for name, expected in right.items()
     }
+    return found if case.shapes is None else _with_one_output(found, case.shapes)
+
+
+def _with_one_output(found: dict[str, Expectation], shapes: Shapes) -> dict[str, Expectation]:
+    """Several outputs joined as `packed` joins them; each has limits of its own, however large the others are."""
+    parts = [found.pop(PART + name) for name in shapes]
+    expected = torch.cat([torch.empty(0, dtype=torch.float64), *(part.expected.flatten() for part in parts)])
+    limit = torch.cat([torch.empty(0, dtype=torch.float64), *(part.limit.flatten() for part in parts)])
+    return {"output": Expectation(expected, limit), **found}
 
 
 def _results(
     operation: str, made: Callable[..., Tensor], case: Case, dtype: torch.dtype, backward: bool
 ) -> dict[str, Tensor]:
-    """What the reference makes of the case's numbers: "output" (several ones packed), and the gradients by name."""
+    """What the reference makes of the case's numbers: "output", or each of several, and the gradients by name."""
     inputs = inputs_of(operation, case)
     leaves: dict[str, Tensor] = {}
     for name, tensor in inputs.items():
@@ -273,7 +283,10 @@ def _results(
             if backward and differentiable(operation, name, tensor):
                 leaves[name] = inputs[name].requires_grad_()
     output = packed(call_with(operation, made, inputs), case.shapes)
-    results = {"output": output.detach()}
+    if case.shapes is None:
+        results = {"output": output.detach()}
+    else:
+        results = {PART + name: part for name, part in unpacked(output.detach(), case.shapes).items()}
     if isinstance(made, nn.Module):
         leaves |= {name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad}
     if backward and leaves and output.requires_grad:

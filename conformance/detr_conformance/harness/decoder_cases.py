@@ -227,8 +227,21 @@ SMOOTH = DecoderStructure(
 
 def silenced(case: Case, *ends: str) -> Case:
     """The case with the parameters whose names end so at zero."""
-    zeros = {name: torch.zeros_like(t) for name, t in parameters_of(case).items() if name.endswith(ends)}
-    return with_parameters(case, **{name.replace(".", "__"): zero for name, zero in zeros.items()})
+    return scaled(case, 0.0, *ends)
+
+
+def scaled(case: Case, factor: float, *ends: str) -> Case:
+    """The case with the parameters whose names end so multiplied by a factor."""
+    changed = {name: factor * t for name, t in parameters_of(case).items() if name.endswith(ends)}
+    return with_parameters(case, **{name.replace(".", "__"): tensor for name, tensor in changed.items()})
+
+
+def small_streams(subject: Subject) -> Case:
+    """What every norm sees has a variance of about 1e-5."""
+    case = decoder_case(subject, replace(DecoderStructure(), layers=1), note="small streams")
+    ends = ("out_proj", "norms.0", "output_proj", "norms.1", "ffns.0.layers.1", "norms.2")
+    small = scaled(case, 5e-3, *(f"{end}.{kind}" for end in ends for kind in ("weight", "bias")))
+    return small.having(query=case["query"] * 5e-3)
 
 
 def whole_maps(subject: Subject, s: DecoderStructure) -> Case:

@@ -12,24 +12,35 @@ from torch import Tensor, nn
 ANY = "{i}"
 
 
-def stage_values(module: nn.Module, paths: Mapping[str, str], call: Callable[[], Any]) -> dict[str, Tensor]:
+StageCalls = list[tuple[str, Tensor]]
+
+
+def stage_calls(module: nn.Module, paths: Mapping[str, str], call: Callable[[], Any]) -> StageCalls:
     """The floating numbers of every stage, flattened, float64, in the order in which the stages ran.
 
-    A module that is called several times, as a shared head is, contributes all its calls.
+    A module that is called several times, as a shared head or norm is, comes several times.
 
     Args:
         paths: stage name -> path of a module (what it returns), or `path>argument` (what it is given).
         call: runs the model once.
     """
-    found: dict[str, list[Tensor]] = {}
-    hooks = [_hook(inner, argument, found.setdefault, name) for name, inner, argument in _modules(module, paths)]
+    found: StageCalls = []
+    hooks = [_hook(inner, argument, found, name) for name, inner, argument in _modules(module, paths)]
     try:
         with torch.no_grad():
             call()
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(tensors) for name, tensors in found.items()}
+    return found
+
+
+def by_stage(calls: StageCalls) -> dict[str, list[Tensor]]:
+    """The calls of each stage."""
+    found: dict[str, list[Tensor]] = {}
+    for name, numbers in calls:
+        found.setdefault(name, []).append(numbers)
+    return found
 
 
 def _modules(module: nn.Module, paths: Mapping[str, str]) -> Iterator[tuple[str, nn.Module, str]]:
@@ -42,13 +53,18 @@ def _modules(module: nn.Module, paths: Mapping[str, str]) -> Iterator[tuple[str,
                 yield name.replace(ANY, str(number)), inner[path.replace(ANY, str(number))], argument
 
 
-def _hook(module: nn.Module, argument: str, seen: Callable[[str, list[Tensor]], list[Tensor]], name: str) -> Any:
+def _hook(module: nn.Module, argument: str, found: StageCalls, name: str) -> Any:
     def given(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         bound = inspect.signature(module.forward).bind(*positional, **named).arguments
-        seen(name, []).extend(_numbers(bound.get(argument, bound.get("kwargs", {}).get(argument))))
+        see(bound.get(argument, bound.get("kwargs", {}).get(argument)))
 
     def returned(_: nn.Module, __: Any, output: Any) -> None:
-        seen(name, []).extend(_numbers(output))
+        see(output)
+
+    def see(value: Any) -> None:
+        numbers = _numbers(value)
+        if numbers:
+            found.append((name, torch.cat(numbers)))
 
     if argument:
         return module.register_forward_pre_hook(given, with_kwargs=True)

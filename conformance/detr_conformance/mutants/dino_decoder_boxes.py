@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Layer, Perceptron, Tokens
@@ -113,6 +114,19 @@ class NormMissing(HandWrittenDecoder):
 
     def normalised(self, out: Tokens) -> Tokens:
         return out
+
+
+@mutant(
+    "decoder-eps-of-the-norm",
+    rejects="DEC-17",
+    operation="dino_decoder",
+    origin="a fused norm with the eps of another model",
+)
+class EpsOfTheNorm(HandWrittenDecoder):
+    """Adds 1e-6 to the variance in the last norm."""
+
+    def normalised(self, out: Tokens) -> Tokens:
+        return F.layer_norm(out, out.shape[-1:], self.norm.weight, self.norm.bias, 1e-6)
 
 
 @mutant(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Tokens
 from detr_conformance.mutants.registry import mutant
@@ -49,6 +49,21 @@ class PreNorm(HandWrittenDecoder):
         for number, sublayer in enumerate((self.among_queries, self.to_memory, self.network)):
             x = x + sublayer(at, self.norm_of(at, number, x), position, call)
         return x
+
+
+@mutant(
+    "decoder-eps-of-layers",
+    rejects="DEC-1",
+    operation="dino_decoder",
+    origin="nn.LayerNorm(eps=1e-6), as in timm's blocks",
+)
+class EpsOfLayers(HandWrittenDecoder):
+    """Adds 1e-6 to the variance in the layers."""
+
+    def norm_of(self, at: At, number: int, x: Tokens) -> Tokens:
+        norm = self.parameters_of(at).norms[number]
+        assert isinstance(norm, nn.LayerNorm)
+        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, 1e-6)
 
 
 @mutant(

@@ -129,6 +129,23 @@ def _boxes_near_each_other(count: int) -> Tensor:
     return torch.cat((0.1 + 0.3 * torch.rand(count, 2), 0.6 + 0.3 * torch.rand(count, 2)), -1)
 
 
+def _found_boxes(layers: int | None = None) -> dict[str, Tensor]:
+    """Three boxes in each image, found by the first three of ten queries in every layer."""
+    labels, targets = torch.randint(8, (BATCH * 3,)), 0.2 + 0.3 * torch.rand(BATCH * 3, 4)
+    logits, boxes = torch.randn(BATCH, 10, 8), 0.6 + 0.3 * torch.rand(BATCH, 10, 4)
+    boxes[:, :3] = (targets + 0.02 * torch.randn_like(targets)).view(BATCH, 3, 4)
+    logits[:, :3].scatter_add_(2, labels.view(BATCH, 3, 1), torch.full((BATCH, 3, 1), 4.0))
+    if layers is not None:
+        logits, boxes = (torch.stack([tensor] * layers) for tensor in (logits, boxes))
+    return {
+        "pred_logits": logits,
+        "pred_boxes": boxes,
+        "target_labels": labels,
+        "target_boxes": targets,
+        "target_counts": torch.tensor([3] * BATCH),
+    }
+
+
 def _no_padding() -> Tensor:
     return torch.zeros(BATCH, 8, 8, dtype=torch.bool)
 
@@ -204,6 +221,7 @@ ORDINARY: dict[str, Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]] = {
             "sizes": torch.tensor([[640, 640]] * BATCH),
         },
     ),
+    "detection_losses": lambda: ({}, _found_boxes(layers=2)),
     "valid_ratios": lambda: ({}, {"mask_l": _no_padding()}),
     "encoder_reference_points": lambda: (
         {},
@@ -266,10 +284,19 @@ def _check_denoising(implementation: Callable[..., Any]) -> bool:
     return bool(near.all()) and torch.equal(got["attn_mask"], expected["attn_mask"])
 
 
+def _check_matching(implementation: Callable[..., Any]) -> bool:
+    """Each query that found a box gets it."""
+    given = _found_boxes().values()
+    expected = resolve(OPERATIONS["hungarian_matching"].reference)(*given)
+    got = implementation(*(tensor.clone() for tensor in given))
+    return all(torch.equal(got[name].long(), tensor) for name, tensor in expected.items())
+
+
 CHECKS: dict[str, Callable[[Callable[..., Any]], bool]] = {
     "ms_deform_attn": _check_function,
     "ms_deform_attn_module": _check_module,
     "contrastive_denoising": _check_denoising,
+    "hungarian_matching": _check_matching,
 }
 
 

@@ -30,6 +30,7 @@ from detr_conformance.harness.decoder_cases import (
     fine_boxes,
     on_wider_maps,
     silenced,
+    small_streams,
     smooth_decoders,
     whole_maps,
 )
@@ -55,7 +56,7 @@ def two_layers(subject: Subject) -> list[Case]:
 # -- a layer --------------------------------------------------------------------------------------------------
 
 
-@covers("DEC-1", cases=one_layer)
+@covers("DEC-1", cases=lambda subject: [*one_layer(subject), small_streams(subject)])
 def test_order_of_a_layer(subject: Subject, case: Case) -> None:
     parts_agree(subject, case, "hidden_states")
 
@@ -208,7 +209,7 @@ def test_epsilon(subject: Subject, case: Case) -> None:
 # -- predictions ----------------------------------------------------------------------------------------------
 
 
-@covers("DEC-17", cases=two_layers)
+@covers("DEC-17", cases=lambda subject: [*two_layers(subject), small_streams(subject)])
 def test_norm(subject: Subject, case: Case) -> None:
     parts_agree(subject, case, "hidden_states", "pred_logits", "pred_boxes")
 
