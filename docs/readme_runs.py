@@ -21,14 +21,16 @@ from detr_conformance.clauses import load_chapters, load_clauses
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "docs" / "runs"
 EXAMPLE = "docs/examples/grid_sample_kernel.py"
+PORT = "docs/examples/ported_dino.py"
 
 # name -> the command a reader types, and the exit code it must have
 COMMANDS: dict[str, tuple[str, int]] = {
     "reference": ("detr-spec check reference --jobs 2 --json docs/runs/reference.json", 0),
     "my-kernel": (f"detr-spec check {EXAMPLE}:target --json docs/runs/my-kernel.json", 0),
     "my-broken-kernel": (f"detr-spec check {EXAMPLE}:broken --json docs/runs/my-broken-kernel.json", 1),
+    "ported-dino": (f"detr-spec check {PORT}:target --operation dino --json docs/runs/ported-dino.json", 1),
     "torch": ("detr-spec check torch --json docs/runs/torch.json", 0),
-    "transformers": ("detr-spec check transformers --json docs/runs/transformers.json", 0),
+    "transformers": ("detr-spec check transformers --jobs 2 --json docs/runs/transformers.json", 0),
     "reference-compiled": ("detr-spec check reference-compiled --json docs/runs/reference-compiled.json", 0),
 }
 REAL = ("torch", "transformers", "reference-compiled")
@@ -72,6 +74,26 @@ def failing() -> str:
     lines = lines_of("my-broken-kernel")
     failures = [line for line in lines if ROW.match(line) and " FAIL " in line and "(MUST)" not in line]
     return fenced([*lines[:1], "", *failures], section(lines, "MSDA-15"), lines[-1:])
+
+
+def parted() -> str:
+    """What a report says of a whole model: the numbers, and the first stage that diverges."""
+    lines = lines_of("ported-dino")
+    return fenced(lines[:1], section(lines, "BLK-1"), lines[-1:])
+
+
+def sizes() -> str:
+    """Parameters, time and memory of the published sizes."""
+    found = json.loads((RUNS / "full-size.json").read_text(encoding="utf-8"))
+    lines = ["| one image of 800 x 1333 on the CPU | parameters | forward | backward | peak memory |", "|---" * 5 + "|"]
+    for run in found["runs"]:
+        seconds = run["seconds"]
+        forward, backward = (f"{seconds[k]:.0f} s" if k in seconds else "" for k in ("forward", "backward"))
+        peak = f"{run['peak_mib'] / 1024:.1f} GiB"
+        lines.append(f"| {run['name']} | {run['parameters']:,} | {forward} | {backward} | {peak} |")
+    machine = found["environment"]
+    lines += ["", f"float32, torch {machine['torch']}, {machine['threads']} threads: `python docs/full_size.py`."]
+    return "\n".join(lines)
 
 
 def reports() -> list[dict[str, Any]]:
@@ -152,6 +174,8 @@ def filled(readme: str) -> str:
     places = {
         "my-kernel": passing(),
         "my-broken-kernel": failing(),
+        "ported-dino": parted(),
+        "sizes": sizes(),
         "reference": fenced(lines_of("reference")),
         "targets": targets_table(),
         "causes": causes_table(),

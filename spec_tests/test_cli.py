@@ -21,6 +21,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detr_conformance import loaders, runner
+from detr_conformance.checking import _asked_for
+from detr_conformance.loaders import resolve_names
 from detr_conformance.runner import Selection, suite_command, suite_environment
 from detr_reference import cli
 from detr_reference.cli import main
@@ -402,3 +404,13 @@ def test_diff_of_what_is_no_report_exits_2(here: Path) -> None:
     result = run("diff", "old.json", "new.json")
     assert result.exit_code == 2
     assert "old.json is not a report" in result.stderr
+
+
+def test_of_a_group_those_are_checked_that_provide_the_operation() -> None:
+    """Each is asked for what it has; a single target is asked for all of it, and says what it lacks."""
+    asked = Selection(operations=("vit", "mlp"))
+    chosen = dict(_asked_for(resolve_names("transformers"), asked))
+    assert chosen["transformers-vit"].operations == ("vit",)
+    assert chosen["transformers-detr"].operations == ("mlp",)
+    assert "transformers-dinov2" not in chosen
+    assert _asked_for(["transformers-dinov2"], asked) == [("transformers-dinov2", asked)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from dino_decoder_cases import call, perturbed
 from torch import Tensor, nn
 
+from detr_reference import dino_decoder
+from detr_reference.box_refinement import refine_boxes
 from detr_reference.dino_decoder import DINODecoder
-from detr_reference.look_forward_twice import initial_references, next_references, predicted_boxes
+from detr_reference.look_forward_twice import References, initial_references, next_references, predicted_boxes
 
 
 def reaches(losses: Sequence[Tensor], heads: Sequence[nn.Module]) -> list[str]:
@@ -30,6 +33,13 @@ def losses_of(layers: Tensor) -> list[Tensor]:
     return [(layer * torch.randn_like(layer)).sum() for layer in layers]
 
 
+def band_in_the_chapter(column: int) -> list[str]:
+    """A column of the table of chapter 12: 2 for looking forward twice, 3 for once, 4 with nothing detached."""
+    chapter = (files("detr_reference") / "spec" / "12-dino-decoder.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in chapter.splitlines() if line.startswith("| pred_boxes_")]
+    return [row[column].strip(" `").replace(" ", "") for row in rows]
+
+
 BANDS = {True: ["#...", "##..", ".##.", "..##"], False: ["#...", ".#..", "..#.", "...#"]}
 
 
@@ -41,6 +51,24 @@ def test_separate_heads(twice: bool) -> None:
     assert reaches(losses_of(found["pred_logits"]), decoder.class_embed) == ["#...", ".#..", "..#.", "...#"]
     assert reaches(losses_of(found["pred_logits"]), decoder.bbox_embed) == ["...."] * 4
     assert reaches(losses_of(found["pred_boxes"]), decoder.class_embed) == ["...."] * 4
+
+
+def test_nothing_detached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fed undetached lets every loss reach all earlier heads."""
+
+    def undetached(delta: Tensor, references: References, *, twice: bool, eps: float) -> References:
+        refined = refine_boxes(delta, references.fed, eps=eps)
+        return References(fed=refined, returned=refined)
+
+    monkeypatch.setattr(dino_decoder, "next_references", undetached)
+    decoder = perturbed(num_layers=4)
+    assert reaches(losses_of(decoder(**call())["pred_boxes"]), decoder.bbox_embed) == band_in_the_chapter(4)
+
+
+def test_the_table_of_the_chapter() -> None:
+    assert band_in_the_chapter(2) == BANDS[True]
+    assert band_in_the_chapter(3) == BANDS[False]
+    assert band_in_the_chapter(4) == ["#...", "##..", "###.", "####"]
 
 
 class Copies(nn.Module):

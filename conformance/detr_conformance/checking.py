@@ -77,9 +77,9 @@ def _asked_for(names: Sequence[str], selection: Selection) -> list[tuple[str, Se
     found = []
     for name in names:
         try:
-            provided = load_target(name).provides
+            provided = tuple(load_target(name).provides)
         except TargetError:
-            provided = dict.fromkeys(selection.operations, print)  # its own run says why it does not load
+            provided = selection.operations  # its own run says why it does not load
         if own := tuple(operation for operation in selection.operations if operation in provided):
             found.append((name, replace(selection, operations=own)))
     return found or [(name, selection) for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,14 @@ from torch import Tensor
 from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.fill import Filler
+from detr_conformance.harness.matching_checks import costs, dearer
+from detr_conformance.harness.mismatch import SuiteError
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_reference.criterion import CLASS_COST_OF
 
 COUNTS = (4, 0, 6, 1, 5)  # boxes of the images of a batch; the second has none
 QUERIES, CLASSES = 8, 5
+TELLING, ATTEMPTS = 0.01, 300
 UNIT_COSTS = {"cost_class": 1.0, "cost_bbox": 5.0, "cost_giou": 2.0}
 
 
@@ -114,7 +117,7 @@ def representative_hungarian_matching(subject: Subject) -> list[Case]:
 
 def alone(subject: Subject, cost: str, turns: int = 3, **settings: Any) -> Iterator[Case]:
     """Only one of the three costs counts."""
-    weights = dict.fromkeys(UNIT_COSTS, 0.0) | {cost: 1.0}
+    weights: dict[str, Any] = dict.fromkeys(UNIT_COSTS, 0.0) | {cost: 1.0}
     for turn in range(turns):
         yield anything(subject, f"{cost} alone {turn}", **weights, **settings)
 
@@ -125,13 +128,36 @@ def focal_alone(subject: Subject) -> Iterator[Case]:
 
 
 def focal_with_other_settings(subject: Subject) -> Iterator[Case]:
+    """An alpha and a gamma that matter: neither could be the usual one, exchanged or left out."""
     _need(subject, "focal")
-    yield from alone(subject, "cost_class", 6, class_cost="focal", alpha=0.6, gamma=3.0)
+    for changes in ({"alpha": 0.25}, {"alpha": 0.4}, {"gamma": 2.0}, {"gamma": 0.0}, {"alpha": 0.25, "gamma": 2.0}):
+
+        def otherwise(case: Case, changes: dict[str, float] = changes) -> list[Tensor]:
+            texts = {name: str(value) for name, value in changes.items()}
+            return costs(replace(case, options=case.options | texts))
+
+        yield _telling(subject, f"not {changes}", otherwise, class_cost="focal", alpha=0.6, gamma=3.0)
 
 
 def softmax_alone(subject: Subject) -> Iterator[Case]:
+    """Probabilities of which the logarithms would be matched otherwise, and others."""
     _need(subject, "softmax")
-    yield from alone(subject, "cost_class", 6, class_cost="softmax")
+    yield from alone(subject, "cost_class", class_cost="softmax")
+
+    def logarithms(case: Case) -> list[Tensor]:
+        return [-(-cost).log() for cost in costs(case)]
+
+    yield _telling(subject, "not logarithms", logarithms, class_cost="softmax")
+
+
+def _telling(subject: Subject, note: str, otherwise: Callable[[Case], list[Tensor]], **settings: Any) -> Case:
+    """A case of the class cost alone, in which the cheapest assignment by other costs would be a dear one."""
+    weights: dict[str, Any] = {"cost_class": 1.0, "cost_bbox": 0.0, "cost_giou": 0.0}
+    for attempt in range(ATTEMPTS):
+        case = anything(subject, f"{note}, {attempt}", **weights, **settings)
+        if dearer(case, otherwise(case)) > TELLING:
+            return case
+    raise SuiteError(f"none of {ATTEMPTS} draws tells {note}")
 
 
 def class_alone(subject: Subject) -> Iterator[Case]:
@@ -150,7 +176,7 @@ def giou_alone(subject: Subject) -> Iterator[Case]:
 def weighted(subject: Subject) -> Iterator[Case]:
     """Each of the three costs in turn weighs most."""
     for turn, weights in enumerate(((6.0, 1.0, 2.0), (1.0, 8.0, 0.5), (0.5, 0.5, 7.0), (2.0, 5.0, 2.0))):
-        costs = dict(zip(UNIT_COSTS, weights, strict=True))
+        costs: dict[str, Any] = dict(zip(UNIT_COSTS, weights, strict=True))
         yield anything(subject, f"weights {turn}", **costs)
 
 

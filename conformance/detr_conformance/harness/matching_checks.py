@@ -55,6 +55,15 @@ def cheapest(cost: Tensor) -> float:
     return float(cost[query, target].sum())
 
 
+def dearer(case: Case, others: list[Tensor]) -> float:
+    """How much more, in some image, the assignment costs that is the cheapest under other costs."""
+    found = [0.0]
+    for cost, other in zip(costs(case), others, strict=True):
+        query, target = linear_sum_assignment(other.numpy())
+        found.append(float(cost[query, target].sum()) - cheapest(cost))
+    return max(found)
+
+
 def margin(cost: Tensor) -> float:
     """How much dearer the second cheapest assignment is; infinity where there is none."""
     query, target = linear_sum_assignment(cost.numpy())

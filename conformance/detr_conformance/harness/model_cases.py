@@ -195,7 +195,7 @@ def layer_counts(subject: Subject) -> Iterator[Case]:
     """Other numbers of encoder and decoder layers than the usual."""
     for name, settings in forms(subject).items():
         for encoder, decoder in ((1, 1), (3, 2)):
-            sizes = {"num_encoder_layers": encoder, "num_decoder_layers": decoder}
+            sizes: dict[str, Any] = {"num_encoder_layers": encoder, "num_decoder_layers": decoder}
             yield model_case(subject, f"{name}, {encoder} and {decoder} layers", **settings, **sizes)
 
 

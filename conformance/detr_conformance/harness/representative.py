@@ -29,7 +29,7 @@ REPRESENTATIVE: dict[str, str] = {
     "dino_decoder": f"{HARNESS}.decoder_cases:representative_dino_decoder",
     "contrastive_denoising": f"{HARNESS}.denoising_cases:representative_contrastive_denoising",
     "generalized_box_iou": f"{HARNESS}.overlap_cases:representative_generalized_box_iou",
-    "sigmoid_focal_loss": f"{HARNESS}.overlap_cases:representative_sigmoid_focal_loss",
+    "sigmoid_focal_loss": f"{HARNESS}.focal_cases:representative_sigmoid_focal_loss",
     "hungarian_matching": f"{HARNESS}.matching_cases:representative_hungarian_matching",
     "detection_losses": f"{HARNESS}.loss_cases:representative_detection_losses",
     "postprocess": f"{HARNESS}.postprocess_cases:representative_postprocess",
@@ -42,6 +42,7 @@ REPRESENTATIVE: dict[str, str] = {
 # inputs -> those that change.
 OTHER_NUMBERS: dict[str, str] = {
     "postprocess": f"{HARNESS}.postprocess_cases:other_numbers",
+    "detection_losses": f"{HARNESS}.loss_cases:other_numbers",
 }
 
 

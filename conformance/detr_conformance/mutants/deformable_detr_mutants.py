@@ -268,7 +268,8 @@ class ReferencesUndetached(DeformableInSteps):
     """Lets the gradient of a box run through all references before it."""
 
     def changed(self) -> None:
-        self.transformer.decoder = _Undetached(self.transformer.decoder)
+        transformer: Any = self.transformer
+        transformer.decoder = _Undetached(transformer.decoder)
 
 
 class _Undetached(nn.Module):
@@ -280,12 +281,13 @@ class _Undetached(nn.Module):
         self.inner = [decoder]  # in a list, so that its parameters are not counted twice
 
     def forward(self, *given: Any) -> Any:
-        kept = Tensor.detach
-        Tensor.detach = lambda tensor: tensor  # type: ignore[method-assign, assignment]
+        tensors: Any = Tensor
+        kept = tensors.detach
+        tensors.detach = lambda tensor: tensor
         try:
             return self.inner[0](*given)
         finally:
-            Tensor.detach = kept  # type: ignore[method-assign]
+            tensors.detach = kept
 
 
 @mutant("deformable-one-box-head", rejects="DDETR-8", operation="deformable_detr", origin="transformers, tied heads")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from detr_conformance.mutants.models import DETRInSteps
 from detr_conformance.mutants.registry import mutant
@@ -50,9 +50,9 @@ class StrideOnFirst(DETRInSteps):
     """Has the stride of a stage on its first 1 x 1 convolution, as the first ResNets had it."""
 
     def changed(self) -> None:
-        for module in self.backbone.modules():
-            if hasattr(module, "conv2") and module.conv2.stride != (1, 1):
-                module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+        blocks: list[Any] = [module for module in self.backbone.modules() if hasattr(module, "conv2")]
+        for block in blocks:
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 @mutant("detr-shortcut-behind-relu", rejects="DETR-2", operation="detr", origin="x + relu(bn3(...))")
@@ -65,7 +65,7 @@ class ShortcutBehindRelu(DETRInSteps):
                 module.register_forward_hook(_relu_first)
 
 
-def _relu_first(block: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _relu_first(block: Any, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
     inner = block.bn3(block.conv3(block.bn2(block.conv2(block.bn1(block.conv1(given[0])).relu())).relu()))
     return block.downsample(given[0]) + inner.relu()
 
@@ -80,7 +80,7 @@ class BatchStatistics(DETRInSteps):
                 module.register_forward_hook(_by_batch)
 
 
-def _by_batch(norm: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _by_batch(norm: Any, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
     if not norm.training:
         return output
     return F.batch_norm(given[0], None, None, norm.weight, norm.bias, training=True)
@@ -96,7 +96,7 @@ class NormEpsilon(DETRInSteps):
                 module.register_forward_hook(_with_larger_epsilon)
 
 
-def _with_larger_epsilon(norm: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _with_larger_epsilon(norm: Any, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return F.batch_norm(given[0], norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=1e-3)
 
 

@@ -302,12 +302,18 @@ class ReferencesSigmoided(DINOLoaded):
 class DenoisingInEvaluation(DINOLoaded):
     """Starts the queries near the objects of any image whose targets it is given."""
 
-    def forward(self, images: Tensor, mask: Tensor, *targets: Tensor, **named: Tensor) -> dict[str, Tensor]:
-        found = super().forward(images, mask, *targets, **named)
-        boxes = named.get("target_boxes")
-        if self.training or boxes is None or not len(boxes):
+    def forward(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        target_labels: Tensor | None = None,
+        target_boxes: Tensor | None = None,
+        target_counts: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        found = super().forward(images, mask, target_labels, target_boxes, target_counts)
+        if self.training or target_boxes is None or not len(target_boxes):
             return found
-        return found | {"pred_boxes": (found["pred_boxes"] + boxes.mean(0)) / 2}
+        return found | {"pred_boxes": (found["pred_boxes"] + target_boxes.mean(0)) / 2}
 
 
 @mutant(
@@ -321,7 +327,7 @@ class LabelEmbeddingUnused(DINOLoaded):
 
     def changed(self) -> None:
         def hook(decoder: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
-            content = self.transformer.tgt_embed.weight
+            content = dict(self.named_parameters())["transformer.tgt_embed.weight"]
             empty = given[0].shape[1] == self.config.num_queries
             return (content.expand(len(given[0]), -1, -1) if empty else given[0], *given[1:]), named
 
@@ -343,8 +349,9 @@ class RatiosOfLastLevel(DINOLoaded):
     """Embeds boxes as they lie on the coarsest map."""
 
     def changed(self) -> None:
-        kept = self.transformer.decoder._query_pos
-        self.transformer.decoder._query_pos = lambda boxes, ratios: kept(boxes, ratios.flip(1))
+        decoder: Any = self.transformer.decoder
+        kept = decoder._query_pos
+        decoder._query_pos = lambda boxes, ratios: kept(boxes, ratios.flip(1))
 
 
 @mutant("dino-always-embeds-scaled-references", rejects="DINO-14", operation="dino", origin="the setting is ignored")

@@ -78,14 +78,21 @@ class LossesByHand:
         chosen, wide = Chosen(**settings), self.wide(pred_logits.dtype)
         self.check(pred_logits, target_labels, target_boxes, target_counts)
         counts = target_counts.tolist()
-        batch = Batch(list(target_labels.split(counts)), list(target_boxes.detach().to(wide).split(counts)))
+        batch = Batch(self.cut(target_labels, counts), self.cut(target_boxes.detach().to(wide), counts))
         number = self.number(batch, wide)
         losses = self.decoder(pred_logits.to(wide), pred_boxes.to(wide), batch, number, chosen)
         if enc_logits is not None and enc_boxes is not None:
             losses |= self.encoder(enc_logits.to(wide), enc_boxes.to(wide), batch, number, chosen)
         if dn_logits is not None and dn_boxes is not None:
             losses |= self.denoising(dn_logits.to(wide), dn_boxes.to(wide), batch, number, chosen)
+        self.leave(target_labels, target_boxes)
         return {name: self.result(loss, pred_logits.dtype) for name, loss in losses.items()}
+
+    def cut(self, targets: Tensor, counts: list[int]) -> list[Tensor]:
+        return list(targets.split(counts))
+
+    def leave(self, target_labels: Tensor, target_boxes: Tensor) -> None:
+        """What the call does last."""
 
     def wide(self, dtype: torch.dtype) -> torch.dtype:
         return torch.float64 if dtype == torch.float64 else torch.float32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -337,9 +336,9 @@ class ConstantWithoutBoxes(LossesByHand):
 class Viewed(LossesByHand):
     """Flattens the predictions by a view, which strided ones do not have."""
 
-    def __call__(self, *tensors: Tensor, **settings: Any) -> Losses:
-        tensors[0].view(-1, tensors[0].shape[-1])
-        return super().__call__(*tensors, **settings)
+    def check(self, logits: Tensor, labels: Tensor, boxes: Tensor, counts: Tensor) -> None:
+        super().check(logits, labels, boxes, counts)
+        logits.view(-1, logits.shape[-1])
 
 
 @mutant(
@@ -348,11 +347,9 @@ class Viewed(LossesByHand):
 class TargetsConverted(LossesByHand):
     """Leaves the targets as corners behind."""
 
-    def __call__(self, *tensors: Tensor, **settings: Any) -> Losses:
-        losses = super().__call__(*tensors, **settings)
+    def leave(self, target_labels: Tensor, target_boxes: Tensor) -> None:
         with torch.no_grad():
-            tensors[3].copy_(self.matching.corners(tensors[3].clone()))
-        return losses
+            target_boxes.copy_(self.matching.corners(target_boxes.clone()))
 
 
 @mutant(
@@ -364,10 +361,8 @@ class TargetsConverted(LossesByHand):
 class LabelsSortedInPlace(LossesByHand):
     """Sorts the caller's labels once the losses are computed."""
 
-    def __call__(self, *tensors: Tensor, **settings: Any) -> Losses:
-        losses = super().__call__(*tensors, **settings)
-        tensors[2].copy_(tensors[2].sort(descending=True).values)
-        return losses
+    def leave(self, target_labels: Tensor, target_boxes: Tensor) -> None:
+        target_labels.copy_(target_labels.sort(descending=True).values)
 
 
 @mutant("losses-nan-replaced", rejects="LOSS-29", operation="detection_losses", origin="transformers, nan_to_num")
@@ -398,18 +393,11 @@ class LastLayerChecked(NaNReplacedInMatching):
 class CountsUnchecked(LossesByHand):
     """Leaves boxes out that no image counts."""
 
-    def __call__(
-        self,
-        pred_logits: Tensor,
-        pred_boxes: Tensor,
-        labels: Tensor,
-        boxes: Tensor,
-        counts: Tensor,
-        *rest: Any,
-        **more: Any,
-    ) -> Losses:
-        number = int(counts.sum())
-        return super().__call__(pred_logits, pred_boxes, labels[:number], boxes[:number], counts, *rest, **more)
+    def check(self, logits: Tensor, labels: Tensor, boxes: Tensor, counts: Tensor) -> None:
+        pass
+
+    def cut(self, targets: Tensor, counts: list[int]) -> list[Tensor]:
+        return super().cut(targets[: sum(counts)], counts)
 
 
 @mutant("losses-slots-cut", rejects="LOSS-30", operation="detection_losses", origin="pad_size // single_pad")

@@ -269,6 +269,14 @@ class GIoULogarithm(LossesByHand):
         return -((1 + self.matching.giou(ours, theirs, eps).diagonal()) / 2).log().sum()
 
 
+@mutant("losses-giou-with-eps", rejects="LOSS-8", operation="detection_losses", origin="DINO and detrex, undeclared")
+class GIoUWithEps(LossesByHand):
+    """Adds 1e-6 to the denominators, without the variant that says so."""
+
+    def giou(self, ours: Some, theirs: Some, eps: float) -> Tensor:
+        return super().giou(ours, theirs, 1e-6)
+
+
 @mutant("losses-giou-as-corners", rejects="LOSS-8", operation="detection_losses", origin="a conversion left out")
 class GIoUAsCorners(LossesByHand):
     """Takes centre and size for corners."""

@@ -126,6 +126,18 @@ class WholeMean(LossesByHand):
         return super().over_processes(number).floor()
 
 
+@mutant(
+    "losses-entropy-over-processes", rejects="LOSS-13", operation="detection_losses", origin="every loss reduced alike"
+)
+class EntropyOverProcesses(LossesByHand):
+    """Divides the cross entropy by the mean sum of weights of all processes."""
+
+    def cross_entropy(self, logits: Tensor, classes: Tensor, number: Tensor, chosen: Chosen) -> Tensor:
+        loss = super().cross_entropy(logits, classes, number, chosen)
+        own = self.weights(logits, chosen)[classes].sum()
+        return loss * own / self.over_processes(own.clone())
+
+
 @mutant("losses-reduced-with-boxes", rejects="LOSS-14", operation="detection_losses", origin="an early return")
 class ReducedWithBoxes(LossesByHand):
     """Takes no part in the reduction without a box of its own, and the other processes wait."""

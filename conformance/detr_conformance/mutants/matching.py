@@ -6,7 +6,9 @@ Unchanged it is a twin; the mutants and the other twins of chapter 15's first ha
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +44,6 @@ class MatchingByHand:
 
     eps = 1e-8
 
-    @torch.no_grad()
     def __call__(
         self,
         pred_logits: Float[Tensor, "batch query class"],
@@ -63,15 +64,24 @@ class MatchingByHand:
         self.check_predictions(pred_logits, pred_boxes)
         self.check_targets(pred_logits, target_labels, target_boxes, target_counts)
         wide = self.wide(pred_logits.dtype)
-        cost = self.cost(
-            self.flat(pred_logits).to(wide),
-            self.flat(pred_boxes).to(wide),
-            self.labels(target_labels, target_counts),
-            target_boxes.to(wide),
-            settings,
-        )
-        per_image = self.cut(self.repaired(cost.view(*pred_logits.shape[:2], -1)), target_counts.tolist())
-        return self.result([self.assigned(self.readable(own)) for own in per_image], target_counts)
+        with self.without_gradients():
+            cost = self.cost(
+                self.flat(pred_logits).to(wide),
+                self.flat(pred_boxes).to(wide),
+                self.labels(target_labels, target_counts),
+                target_boxes.to(wide),
+                settings,
+            )
+            per_image = self.cut(self.repaired(cost.view(*pred_logits.shape[:2], -1)), target_counts.tolist())
+            result = self.result([self.assigned(self.readable(own)) for own in per_image], target_counts)
+        self.leave(target_boxes)
+        return result
+
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        return torch.no_grad()
+
+    def leave(self, target_boxes: Tensor) -> None:
+        """What the call does last."""
 
     # -- checks
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -257,18 +260,16 @@ class View(MatchingByHand):
 class TargetsConverted(MatchingByHand):
     """Leaves the targets as corners behind."""
 
-    def __call__(self, *tensors: Tensor, **settings: float | str) -> dict[str, Tensor]:
-        result = super().__call__(*tensors, **settings)
-        tensors[3].copy_(self.corners(tensors[3].clone()))
-        return result
+    def leave(self, target_boxes: Tensor) -> None:
+        target_boxes.copy_(self.corners(target_boxes.clone()))
 
 
 @mutant("matching-needs-detached", rejects="HM-19", operation="hungarian_matching", origin="no @torch.no_grad()")
 class NeedsDetached(MatchingByHand):
     """Reads the cost matrix out of the graph, which numpy refuses."""
 
-    def __call__(self, *tensors: Tensor, **settings: float | str) -> dict[str, Tensor]:
-        return MatchingByHand.__call__.__wrapped__(self, *tensors, **settings)  # type: ignore[attr-defined]
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
 
 @mutant("matching-nan-replaced", rejects="HM-20", operation="hungarian_matching", origin="transformers, nan_to_num")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from detr_conformance.harness.block import agrees, gradients_agree
 from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
@@ -23,7 +24,7 @@ FLOAT32 = ("float32",)  # in float64 chapter 3 and the first clause are enough
 OPERATION = "deformable_detr"
 
 
-def form(name: str, subject: Subject, note: str = "", **settings: object) -> Case:
+def form(name: str, subject: Subject, note: str = "", **settings: Any) -> Case:
     """A case of one form.
 
     Raises:

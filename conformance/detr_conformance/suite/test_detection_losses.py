@@ -10,9 +10,6 @@ from detr_conformance.harness.block import expectations, gradients_agree, raises
 from detr_conformance.harness.block_case import settings_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.loss_cases import (
-    ALL,
-    WITH_DENOISING,
-    WITH_ENCODER,
     box_losses,
     crowded,
     decoder_layers,
@@ -20,12 +17,10 @@ from detr_conformance.harness.loss_cases import (
     empty_images,
     half_precision,
     ill_fitting,
-    layers_only,
     not_finite,
     nothing_to_denoise,
     of_each_class_loss,
     one_layer,
-    planted,
     representative_detection_losses,
     two_ranks,
     with_denoising,
@@ -48,6 +43,7 @@ from detr_conformance.harness.loss_checks import (
     split_name,
 )
 from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.planted_losses import ALL, WITH_DENOISING, WITH_ENCODER, layers_only, planted
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import HALF, covers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ OPERATION = "dino"
 MATCHING = ("pred_logits", "pred_boxes")
 
 
-def one_form(subject: Subject, note: str, **settings: object) -> Case:
+def one_form(subject: Subject, note: str, **settings: Any) -> Case:
     """A case of the first form that the target has."""
     name, own = next(iter(forms(subject).items()))
     return model_case(subject, f"{name}, {note}", **own, **settings)

@@ -27,14 +27,16 @@ from detr_conformance.harness.decoder_cases import (
     asking,
     decoder_case,
     drawn_decoders,
+    smooth_decoders,
+)
+from detr_conformance.harness.decoder_checks import agrees_without_rounded_inputs, no_gradient, parts_agree, reaches
+from detr_conformance.harness.decoder_special_cases import (
     fine_boxes,
     on_wider_maps,
     silenced,
     small_streams,
-    smooth_decoders,
     whole_maps,
 )
-from detr_conformance.harness.decoder_checks import agrees_without_rounded_inputs, no_gradient, parts_agree, reaches
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import HALF, covers

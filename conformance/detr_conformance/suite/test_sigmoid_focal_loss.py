@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from detr_conformance.harness import overlap_cases as cases
+from detr_conformance.harness import focal_cases as cases
 from detr_conformance.harness.block import agrees, expectations, gradients_agree, raises, run
 from detr_conformance.harness.block_case import settings_of
 from detr_conformance.harness.case import Case

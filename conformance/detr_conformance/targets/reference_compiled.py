@@ -154,7 +154,9 @@ target = Target(
     provides={
         "ms_deform_attn": ms_deform_attn,
         "ms_deform_attn_module": ms_deform_attn_module,
-        **{operation: compiled_block(operation) for operation in BLOCKS if "BLK-15" not in OPERATIONS[operation].exempt},
+        **{
+            operation: compiled_block(operation) for operation in BLOCKS if "BLK-15" not in OPERATIONS[operation].exempt
+        },
     },
     devices=("cpu",),
     dtypes=("float32",),

@@ -1,8 +1,8 @@
 """Hugging Face transformers: one target for each model family. Read in transformers 5.23.
 
 What a family provides, and what its adapters add, is said for each kind of block in a file of its own:
-`transformers_deformable`, `_attention`, `_layers`, `_positions`, `_overlap`, `_denoising`, `_selection`, `_vit` and
-`_models`. All known deviations stand in deviations/transformers.toml. Only the CPU is claimed.
+`transformers_deformable`, `_attention`, `_layers`, `_positions`, `_overlap`, `_denoising`, `_losses`, `_selection`,
+`_vit` and `_models`. All known deviations stand in deviations/transformers.toml. Only the CPU is claimed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from detr_conformance.targets import (
     transformers_deformable,
     transformers_denoising,
     transformers_layers,
+    transformers_losses,
     transformers_models,
     transformers_overlap,
     transformers_positions,
@@ -33,6 +34,7 @@ KINDS = (
     transformers_deformable,
     transformers_attention,
     transformers_layers,
+    transformers_losses,
     transformers_overlap,
     transformers_positions,
     transformers_denoising,

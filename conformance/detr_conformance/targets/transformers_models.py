@@ -13,10 +13,11 @@ chapters 11 to 16 all the same, by `transformers_selection`, `_denoising` and `_
 | conditional_detr, dab_detr | attention to content and place apart | refinement, GIoU, focal loss, detections* |
 | table_transformer, yolos | pre-norm layers; a ViT | GIoU, detections |
 | rt_detr, rt_detr_v2, d_fine, deimv2 | hybrid encoder | refinement, denoising, GIoU, detections* |
-| grounding_dino, mm_grounding_dino | text, no look forward twice | ratios, references, proposals, GIoU, focal loss |
+| grounding_dino, mm_grounding_dino | text | ratios, references, proposals, GIoU, focal loss |
 | lw_detr, rf_detr | a ViT, groups of queries | ratios, GIoU, detections* |
 
-(*: conditional_detr; rt_detr and deimv2; lw_detr.)
+(*: conditional_detr; rt_detr and deimv2; lw_detr.) None has a `dino_decoder`: rt_detr and its successors embed boxes
+without sines, grounding_dino reads text between self- and cross-attention, and neither looks forward twice.
 
 What the adapters add, so that no verdict is about it:
 

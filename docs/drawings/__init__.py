@@ -1,0 +1,1 @@
+"""The pictures of the spec chapters, drawn from the reference."""
