@@ -58,16 +58,19 @@ def cell_boxes(
     are infinite.
     """
     level, row, column = cell_places(spatial_shapes, valid.shape[1])
-
-    def per_level(cells: Bool[Tensor, "batch cell"]) -> Int[Tensor, "batch cell"]:
-        """How many of these cells the level of each cell has."""
-        counts = torch.zeros(len(cells), len(spatial_shapes), dtype=torch.int64, device=cells.device)
-        return counts.index_add(1, level, cells.long())[:, level]
-
-    x = (column.to(dtype) + 0.5) / per_level(valid & (row == 0))
-    y = (row.to(dtype) + 0.5) / per_level(valid & (column == 0))
+    levels = len(spatial_shapes)
+    x = (column.to(dtype) + 0.5) / counted_by_level(valid & (row == 0), level, levels)
+    y = (row.to(dtype) + 0.5) / counted_by_level(valid & (column == 0), level, levels)
     side = (SIDE * 2 ** level.to(dtype)).expand_as(x)
     return torch.stack((x, y, side, side), dim=-1)
+
+
+def counted_by_level(
+    cells: Bool[Tensor, "batch cell"], level: Int[Tensor, " cell"], levels: int
+) -> Int[Tensor, "batch cell"]:
+    """How many of these cells the level of each cell has."""
+    counts = torch.zeros(len(cells), levels, dtype=torch.int64, device=cells.device)
+    return counts.index_add(1, level, cells.long())[:, level]
 
 
 def cell_places(

@@ -38,7 +38,7 @@ def ordinary(subject: Subject) -> Iterator[Case]:
 
 def many_tokens(subject: Subject) -> Iterator[Case]:
     """More elements than fit into any block of a kernel, and not a multiple of it."""
-    yield focal_case(subject, *tokens(subject, 2, 151, 7), 20.0, "many tokens")
+    yield focal_case(subject, *tokens(subject, 2, 1501, 7), 200.0, "many tokens")
 
 
 def weights(subject: Subject) -> Iterator[Case]:

@@ -56,12 +56,10 @@ def other_numbers(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor * factors[name.split("_")[1]] for name, tensor in predictions.items()}
 
 
-def one_layer(subject: Subject, class_loss: str, turns: int = 2, **settings: Any) -> Iterator[Case]:
+def one_layer(subject: Subject, class_loss: str, **settings: Any) -> Iterator[Case]:
     """The last layer alone, with one class loss."""
     need(subject, class_loss=class_loss)
-    for turn in range(turns):
-        sizes = replace(ONE_LAYER, counts=((2, 0, 3), (1, 4))[turn % 2])
-        yield planted(subject, f"{class_loss} {turn}", sizes, class_loss=class_loss, **settings)
+    yield planted(subject, f"{class_loss} alone", ONE_LAYER, class_loss=class_loss, **settings)
 
 
 def box_losses(subject: Subject) -> Iterator[Case]:
@@ -71,7 +69,7 @@ def box_losses(subject: Subject) -> Iterator[Case]:
 
 def decoder_layers(subject: Subject) -> Iterator[Case]:
     yield planted(subject, "three layers")
-    yield planted(subject, "four layers", replace(DECODER, layers=4, counts=(3, 1))).laid_out("sliced")
+    yield planted(subject, "two layers", Sizes((3, 1), layers=2)).laid_out("sliced")
 
 
 def without_a_plan(subject: Subject) -> Iterator[Case]:
@@ -159,16 +157,16 @@ def nothing_to_denoise(subject: Subject) -> Iterator[Case]:
 
 def crowded(subject: Subject) -> Iterator[Case]:
     """More boxes than queries in an image; those left over belong to none, but are counted."""
-    yield from of_each_class_loss(subject, "more boxes than queries", Sizes(counts=(4, 1), layers=2, queries=3))
+    yield from of_each_class_loss(subject, "more boxes than queries", Sizes(counts=(4, 1), layers=1, queries=3))
 
 
 def empty_images(subject: Subject) -> Iterator[Case]:
-    every = WITH_ENCODER if subject.variant("loss_sets") == "all" else DECODER
+    every = WITH_ENCODER if subject.variant("loss_sets") == "all" else ONE_LAYER
     yield from of_each_class_loss(subject, "empty images", replace(every, counts=(0, 2, 0)))
 
 
 def empty_batches(subject: Subject) -> Iterator[Case]:
-    every = WITH_ENCODER if subject.variant("loss_sets") == "all" else DECODER
+    every = WITH_ENCODER if subject.variant("loss_sets") == "all" else ONE_LAYER
     yield from of_each_class_loss(subject, "no box at all", replace(every, counts=(0, 0)))
 
 
@@ -201,6 +199,8 @@ def two_ranks(subject: Subject) -> Iterator[Case]:
             sizes = Sizes(counts=counts, layers=1)
             case = planted(subject, f"{sum(counts)} and {other} boxes, {class_loss}", sizes, class_loss=class_loss)
             yield case.having(other_boxes=torch.tensor(other))
+    if subject.variant("loss_sets") == "all":
+        yield planted(subject, "all sets, 5 and 2 boxes", ALL).having(other_boxes=torch.tensor(2))
 
 
 def not_finite(subject: Subject) -> Iterator[Case]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from detr_conformance.harness.block import outputs
 from detr_conformance.harness.block_case import settings_of
-from detr_conformance.harness.case import Case
+from detr_conformance.harness.case import Case, digest_of
 from detr_conformance.harness.mismatch import Mismatch, expect
 from detr_conformance.harness.subject import Subject
 from detr_reference.batch_targets import BatchTargets
 from detr_reference.matching import giou_cost, l1_cost
 
 KEYS = ("image", "query", "target")
+REMEMBERED = 2000
+_costs: OrderedDict[tuple[str, torch.dtype], list[Tensor]] = OrderedDict()
 WORSE = 4.0  # how many times the error of a naive computation the cost of a pair may be wrong by
 
 
@@ -24,6 +28,15 @@ def targets_of(case: Case) -> BatchTargets:
 
 def costs(case: Case, dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """The cost of each query and target of each image, computed in this dtype throughout, as plainly as may be."""
+    key = (digest_of(case), dtype)
+    if key not in _costs:
+        _costs[key] = _computed(case, dtype)
+        if len(_costs) > REMEMBERED:
+            _costs.popitem(last=False)
+    return _costs[key]
+
+
+def _computed(case: Case, dtype: torch.dtype) -> list[Tensor]:
     settings, targets = settings_of(case), targets_of(case)
     logits, boxes = case["pred_logits"].to(dtype), case["pred_boxes"].to(dtype)
     if settings["class_cost"] == "focal":

@@ -12,6 +12,7 @@ from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import HALF
 
 Interval = tuple[int, int, int, int]
 Relation = tuple[Interval, Interval]
@@ -90,7 +91,7 @@ def all_pairs(subject: Subject) -> Iterator[Case]:
         yield giou_case(subject, *scattered(subject, one, other, f"{one}{other}"), f"{one} and {other}")
     for one, other in ((0, 3), (2, 0), (0, 0)):
         yield giou_case(subject, *scattered(subject, one, other, "none"), f"{one} and {other}")
-    for one, other in ((523, 3), (2, 301)):
+    for one, other in ((523, 3), (2, 1100)):
         yield giou_case(subject, anywhere(subject, one), anywhere(subject, other), f"{one} and {other}")
 
 
@@ -112,6 +113,8 @@ def accurate(subject: Subject) -> Iterator[Case]:
     for seed in "abc":
         yield pairs_case(subject, placed(subject, relations, seed), f"accurate {seed}")
     yield pairs_case(subject, PIXELS * placed(subject, relations, "large"), "in pixels of a large image")
+    scale, corner = (1.0, 1.0) if subject.dtype in HALF else (1 / 16, 500.0)
+    yield pairs_case(subject, corner + scale * placed(subject, relations, "far"), "small and far from the origin")
 
 
 def without_area(subject: Subject) -> Iterator[Case]:
@@ -140,6 +143,8 @@ def differentiated(subject: Subject) -> Iterator[Case]:
     yield pairs_case(subject, placed(subject, DISJOINT, "gradient"), "gradients apart")
     yield pairs_case(subject, placed(subject, CROSSING, "gradient"), "gradients crossing")
     yield giou_case(subject, *scattered(subject, 4, 3, "gradient"), "gradients of all pairs").laid_out("sliced")
+    if subject.dtype != "float16":
+        yield pairs_case(subject, placed(subject, CROSSING, "gradient") / 128, "gradients of tiny boxes")
 
 
 def one_call(subject: Subject) -> list[Case]:

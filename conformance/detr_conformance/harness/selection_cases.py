@@ -122,7 +122,8 @@ def many_levels(subject: Subject) -> Iterator[Case]:
 
 
 def representative_encoder_proposals(subject: Subject) -> list[Case]:
-    return list(padded_memories(subject))
+    small = ((2, 3), (1, 2))
+    return [*padded_memories(subject), proposal_case(subject, small, (small,) * 2, "nothing invalid")]
 
 
 @st.composite

@@ -41,7 +41,9 @@ def boxes_right(subject: Subject, case: Case, precise: bool = False) -> Expectat
     logit = torch.nn.functional.pad(logit, (0, 4 - logit.shape[-1]))
     corrected = (case["delta"].double() + logit).abs().nan_to_num(posinf=0.0)  # infinite ones are exact
     roundings = expected * (1 - expected) * (6 + 6 * logit.abs() + 2 * corrected) + 4 * expected
-    return Expectation(expected, _limit(subject, expected, roundings, precise))
+    # 1/2 + tanh(z / 2) / 2 is a float32 sigmoid as well, and its roundings do not shrink with the result
+    float32 = 0.0 if precise and subject.dtype == "float64" else torch.finfo(torch.float32).eps / 2
+    return Expectation(expected, _limit(subject, expected, roundings, precise) + float32)
 
 
 def boxes_agree(subject: Subject, case: Case, precise: bool = False) -> None:
@@ -59,7 +61,7 @@ def proposals_right(case: Case) -> tuple[Tensor, Tensor]:
 def doubtful(subject: Subject, case: Case, precise: bool = False) -> Tensor:
     """Cells, (batch, cell), that rounding alone may take for valid or for invalid."""
     boxes, _ = proposals_right(case)
-    near = [(boxes - bound).abs() <= 4 * _unit(subject, precise) * boxes for bound in (LOW, HIGH)]
+    near = [(boxes - bound).abs() <= 4 * unit_of(subject, precise) * boxes for bound in (LOW, HIGH)]
     return (near[0] | near[1]).any(-1) & ~case["memory_key_padding_mask"]
 
 
@@ -79,7 +81,8 @@ def proposals_agree(subject: Subject, case: Case, precise: bool = False, memory:
         subject.compare_exactly("memory", got["memory"], case["memory"].masked_fill(invalid, 0))
 
 
-def _unit(subject: Subject, precise: bool) -> float:
+def unit_of(subject: Subject, precise: bool = False) -> float:
+    """Unit round-off of the arithmetic that a clause is content with."""
     wide = precise or subject.dtype == "float64"
     return torch.finfo(torch.float32 if wide else subject.torch_dtype).eps / 2
 
@@ -88,4 +91,4 @@ def _limit(subject: Subject, expected: Tensor, roundings: Tensor, precise: bool)
     """So many round-offs of the arithmetic, and one of the result."""
     result = torch.finfo(subject.torch_dtype)
     once = 1.01 * result.eps / 2 * expected.abs() + result.smallest_normal * result.eps
-    return _unit(subject, precise) * roundings + once
+    return unit_of(subject, precise) * roundings + once

@@ -227,3 +227,58 @@ class NegativesBehindPositives(DenoisingByHand):
     def moves(self, boxes: Boxes) -> Boxes:
         positive = boxes[:, :1]
         return self.signs(positive) * (self.uniform(positive) + self.kind(boxes))
+
+
+@mutant(
+    "denoising-last-group-repeated",
+    rejects="CDN-18",
+    operation="contrastive_denoising",
+    origin="a table of noise that is one group short, indexed with min(group, last)",
+)
+class LastGroupRepeated(DenoisingByHand):
+    """Gives the last group the noise of the one before."""
+
+    def moves(self, boxes: Boxes) -> Boxes:
+        moves = super().moves(boxes)
+        return torch.cat((moves[:-1], moves[-2:-1])) if len(moves) > 1 else moves
+
+
+@mutant(
+    "denoising-first-positives-true",
+    rejects="CDN-18",
+    operation="contrastive_denoising",
+    origin="a clean copy first, noised ones after it",
+)
+class FirstPositivesTrue(DenoisingByHand):
+    """Leaves the positives of the first of several groups where they are."""
+
+    def moves(self, boxes: Boxes) -> Boxes:
+        moves = super().moves(boxes)
+        moves[: len(moves) - 1][:1, 0] = 0
+        return moves
+
+
+@mutant(
+    "denoising-scale-up-to-one",
+    rejects="CDN-17",
+    operation="contrastive_denoising",
+    origin="box_noise_scale clamped to [0, 1], as if it were a probability",
+)
+class ScaleUpToOne(DenoisingByHand):
+    """Takes larger scales for 1."""
+
+    def scale(self, box_noise_scale: float) -> float:
+        return min(1.0, box_noise_scale)
+
+
+@mutant(
+    "denoising-least-side",
+    rejects="CDN-14",
+    operation="contrastive_denoising",
+    origin="a least size of boxes, so that small ones get noise at all",
+)
+class LeastSide(DenoisingByHand):
+    """Moves corners of small boxes as if they were a twentieth of the image."""
+
+    def unit(self, boxes: Boxes) -> Boxes:
+        return super().unit(boxes).clamp(min=0.025)

@@ -1,4 +1,4 @@
-"""Mutants of denoising from call to call (CDN-28 to CDN-35)."""
+"""Mutants of denoising from call to call (CDN-28 to CDN-36)."""
 
 from __future__ import annotations
 
@@ -223,3 +223,58 @@ class OneBuffer(DenoisingByHand):
         references = result["references"]
         buffer = self.buffers.setdefault(f"{references.shape} {references.dtype}", torch.empty_like(references))
         return result | {"references": buffer.copy_(references)}
+
+
+@mutant(
+    "denoising-noise-of-a-pointer",
+    rejects="CDN-30",
+    operation="contrastive_denoising",
+    origin="functools.cache around queries, tensors hashed by identity",
+)
+class NoiseOfAPointer(DenoisingByHand):
+    """Returns copies of what it made, as long as the targets are the same tensors."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, tuple[dict[str, Tensor], Tensor]] = {}
+
+    def __call__(self, *arguments: Any, **settings: Any) -> dict[str, Tensor]:
+        grad = torch.is_grad_enabled() and arguments[3].requires_grad
+        key = f"{[argument.data_ptr() for argument in arguments]} {arguments[2].tolist()} {settings} {grad}"
+        contents = torch.cat([argument.detach().flatten().double() for argument in arguments])
+        found = self.made.get(key)
+        if found is None or not torch.equal(found[1], contents):
+            self.made[key] = (super().__call__(*arguments, **settings), contents)
+        return {name: tensor.clone() for name, tensor in self.made[key][0].items()}
+
+
+@mutant(
+    "denoising-embedding-remembered",
+    rejects="CDN-36",
+    operation="contrastive_denoising",
+    origin="the table of an earlier step kept by its pointer",
+)
+class EmbeddingRemembered(DenoisingByHand):
+    """Looks rows up in a copy of the table that it has made where it first saw this pointer, without gradients."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, Tensor] = {}
+
+    def rows(self, label_embedding: Tensor, labels: Labels) -> Float[Tensor, "group kind box embed"]:
+        if label_embedding.requires_grad:
+            return super().rows(label_embedding, labels)
+        key = f"{label_embedding.data_ptr()} {label_embedding.shape} {label_embedding.dtype}"
+        return super().rows(self.tables.setdefault(key, label_embedding.clone()), labels)
+
+
+@mutant(
+    "denoising-quiet-without-gradients",
+    rejects="CDN-31",
+    operation="contrastive_denoising",
+    origin="is_grad_enabled() taken for training",
+)
+class QuietWithoutGradients(DenoisingByHand):
+    """Moves no corner where no gradients are recorded."""
+
+    def moves(self, boxes: Boxes) -> Boxes:
+        moves = super().moves(boxes)
+        return moves if torch.is_grad_enabled() else torch.zeros_like(moves)

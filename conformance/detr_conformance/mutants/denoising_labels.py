@@ -185,3 +185,35 @@ class RatioByDefault(DenoisingByHand):
 
     def ratio(self, label_noise_ratio: float) -> float:
         return label_noise_ratio or 0.5
+
+
+@mutant(
+    "denoising-labels-of-classes-seen",
+    rejects="CDN-11",
+    operation="contrastive_denoising",
+    origin="num_classes = labels.max() + 1, as one_hot infers it",
+)
+class LabelsOfClassesSeen(DenoisingByHand):
+    """Draws from the classes up to the largest that a box of the batch has."""
+
+    def labels(self, labels: Labels, ratio: float, sizes: Sizes) -> Labels:
+        self.seen = int(labels.amax()) + 1 if labels.numel() else sizes.classes
+        return super().labels(labels, ratio, sizes)
+
+    def drawn(self, labels: Int[Tensor, " chosen"], classes: int) -> Int[Tensor, " chosen"]:
+        return super().drawn(labels, self.seen)
+
+
+@mutant(
+    "denoising-first-labels-kept",
+    rejects="CDN-10",
+    operation="contrastive_denoising",
+    origin="a clean copy first, noised ones after it",
+)
+class FirstLabelsKept(DenoisingByHand):
+    """Leaves the labels of the first of several groups as they are."""
+
+    def chosen(self, shape: torch.Size, ratio: float) -> Bool[Tensor, "group kind box"]:
+        chosen = super().chosen(shape, ratio)
+        chosen[: shape[0] - 1][:1] = False
+        return chosen

@@ -275,3 +275,18 @@ class CutToTheQueries(DenoisingByHand):
         return super().__call__(
             target_labels[kept], target_boxes[kept], target_counts.clamp(max=most), *rest, **settings
         )
+
+
+@mutant(
+    "denoising-nothing-in-float32",
+    rejects="CDN-1",
+    operation="contrastive_denoising",
+    origin="an early return of torch.zeros(batch, 0, embed)",
+)
+class NothingInFloat32(DenoisingByHand):
+    """Returns queries in the default dtype where there are none."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> dict[str, Tensor]:
+        result = super().__call__(*arguments, **settings)
+        empty = not len(arguments[0])
+        return {name: t.float() if empty and t.is_floating_point() else t for name, t in result.items()}

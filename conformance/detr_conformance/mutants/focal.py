@@ -1,6 +1,6 @@
 """The focal loss, one overridable step after another, and other right ways to write it.
 
-Unchanged the steps are a twin; the mutants of FOC-1 to FOC-11 override one of them.
+Unchanged the steps are a twin; the mutants of FOC-1 to FOC-12 override one of them.
 """
 
 from __future__ import annotations

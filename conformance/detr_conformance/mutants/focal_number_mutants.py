@@ -1,4 +1,4 @@
-"""Mutants of the focal loss: large logits, accuracy, gradients and errors (FOC-6 to FOC-11)."""
+"""Mutants of the focal loss: large logits, accuracy, gradients and errors (FOC-6 to FOC-12)."""
 
 from __future__ import annotations
 
@@ -184,3 +184,11 @@ class TwoClassSoftmax(FocalByHand):
         yes, no = torch.stack((x, torch.zeros_like(x)), -1).log_softmax(-1).unbind(-1)
         right, wrong = torch.where(positive, yes, no), torch.where(positive, no, yes)
         return -(gamma * wrong).exp() * right
+
+
+@mutant("focal-nan-ignored", rejects="FOC-12", operation="sigmoid_focal_loss", origin="nansum against NaN")
+class NanIgnored(FocalByHand):
+    """Counts elements that are NaN as nothing."""
+
+    def reduced(self, loss: Logits, positive: Targets, num_boxes: Scalar) -> Scalar:
+        return loss.nansum() / num_boxes

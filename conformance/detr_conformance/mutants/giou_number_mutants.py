@@ -168,3 +168,27 @@ class NanIsNoOverlap(NanToNum):
     def result(self, first: Tensor, second: Tensor) -> Table:
         table = super(NanToNum, self).result(first, second)
         return torch.where(table >= -1, table, -1.0)
+
+
+@mutant(
+    "giou-area-by-products", rejects="GIOU-9", operation="generalized_box_iou", origin="a determinant of the corners"
+)
+class AreaByProducts(GIoUByHand):
+    """Multiplies coordinates before it subtracts, so that far from the origin nothing is left of a small area."""
+
+    def area(self, boxes: Tensor) -> Tensor:
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        return (x2 * y2 - x1 * y2) - (x2 * y1 - x1 * y1)
+
+
+@mutant(
+    "giou-gradient-clipped", rejects="GIOU-10", operation="generalized_box_iou", origin="gradients clipped by value"
+)
+class GradientClipped(GIoUByHand):
+    """Keeps gradients within 10, which those of small boxes are not."""
+
+    def corners(self, boxes: Boxes) -> Boxes:
+        boxes = boxes.clone()
+        if boxes.requires_grad:
+            boxes.register_hook(lambda gradient: gradient.clamp(-10, 10))
+        return boxes

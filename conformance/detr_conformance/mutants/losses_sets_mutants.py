@@ -126,6 +126,26 @@ class WholeMean(LossesByHand):
         return super().over_processes(number).floor()
 
 
+@mutant("losses-denoising-local", rejects="LOSS-13", operation="detection_losses", origin="the groups times this batch")
+class DenoisingLocal(LossesByHand):
+    """Divides denoising losses by this process's own number of noised boxes."""
+
+    def denoising(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        own = self.at_least_one(torch.tensor(self.boxes(batch), dtype=number.dtype))
+        return super().denoising(logits, boxes, batch, own, chosen)
+
+
+@mutant(
+    "losses-encoder-local", rejects="LOSS-13", operation="detection_losses", origin="a second criterion for the encoder"
+)
+class EncoderLocal(LossesByHand):
+    """Divides the encoder's losses by this process's own number of boxes."""
+
+    def encoder(self, logits: Logits, boxes: Boxes, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        own = self.at_least_one(torch.tensor(self.boxes(batch), dtype=number.dtype))
+        return super().encoder(logits, boxes, batch, own, chosen)
+
+
 @mutant(
     "losses-entropy-over-processes", rejects="LOSS-13", operation="detection_losses", origin="every loss reduced alike"
 )

@@ -223,3 +223,63 @@ class GradientByRank(SelectionByHand):
         rows, first = super().rows(tensor, indices, scores), tensor[:, : indices.shape[1]]
         through = torch.where(first.isfinite(), first, 0.0)
         return torch.where(rows.isfinite(), rows.detach() + (through - through.detach()), rows.detach())
+
+
+@mutant("selection-one-block", rejects="SEL-32", operation="select_queries", origin="a top-k in shared memory")
+class OneBlock(SelectionByHand):
+    """Ranks the first 1024 cells, as many as fit, or as many as are asked for."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(scores[:, : max(1024, num_queries)], num_queries)
+
+
+@mutant("selection-a-share-of-each-block", rejects="SEL-32", operation="select_queries", origin="a top-k of top-ks")
+class AShareOfEachBlock(SelectionByHand):
+    """Takes the best of the best of blocks, which are too few where good cells are neighbours."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        if scores.shape[1] < 128:
+            return super().best(scores, num_queries)
+        blocks = scores.split(64, 1)
+        share = -(-num_queries // len(blocks))
+        found = [super(AShareOfEachBlock, self).best(block, share) + 64 * i for i, block in enumerate(blocks)]
+        candidates = torch.cat(found, 1)
+        return candidates.gather(1, super().best(scores.gather(1, candidates), num_queries))
+
+
+@mutant(
+    "selection-indices-in-half", rejects="SEL-32", operation="select_queries", origin="indices cast with all outputs"
+)
+class IndicesInHalf(SelectionByHand):
+    """Has indices pass through float16, which holds every whole number up to 2048."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(scores, num_queries).half().long()
+
+
+@mutant("selection-scores-in-half", rejects="SEL-32", operation="select_queries", origin="a head under autocast")
+class ScoresInHalf(SelectionByHand):
+    """Compares scores that are rounded to half precision."""
+
+    def best(self, scores: Scores, num_queries: int) -> Indices:
+        return super().best(scores.bfloat16(), num_queries)
+
+
+@mutant("selection-rows-made-finite", rejects="SEL-33", operation="select_queries", origin="nan_to_num, to be safe")
+class RowsMadeFinite(SelectionByHand):
+    """Hands out zeros for NaN."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        rows = super().rows(tensor, indices, scores)
+        return torch.where(rows.isnan(), 0.0, rows)
+
+
+@mutant(
+    "selection-scores-with-gradient", rejects="SEL-40", operation="select_queries", origin="a straight-through gate"
+)
+class ScoresWithGradient(SelectionByHand):
+    """Multiplies the rows by a gate of 1 that sends a gradient to their scores."""
+
+    def rows(self, tensor: Memory, indices: Indices, scores: Scores) -> Memory:
+        own = scores.gather(1, indices)[..., None]
+        return super().rows(tensor, indices, scores) * (1 + torch.where(own.isfinite(), own - own.detach(), 0.0))

@@ -126,3 +126,21 @@ class LeftOver(ProposalsByHand):
         kept = spatial_shapes[ends <= memory.shape[1]]
         cells = int(kept.prod(-1).sum())
         return super().__call__(memory[:, :cells], memory_key_padding_mask[:, :cells], kept)
+
+
+@mutant(
+    "proposals-memory-made-finite", rejects="SEL-24", operation="encoder_proposals", origin="nan_to_num, to be safe"
+)
+class MemoryMadeFinite(ProposalsByHand):
+    """Makes numbers of NaN and infinities, where they would show that training diverges."""
+
+    def zeroed(self, memory: Memory, invalid: Mask, padding: Mask) -> Memory:
+        return super().zeroed(memory.nan_to_num(), invalid, padding)
+
+
+@mutant("proposals-memory-handed-on", rejects="BLK-5", operation="encoder_proposals", origin="if invalid.any(): fill")
+class MemoryHandedOn(ProposalsByHand):
+    """Returns its argument where nothing is to be zeroed."""
+
+    def zeroed(self, memory: Memory, invalid: Mask, padding: Mask) -> Memory:
+        return super().zeroed(memory, invalid, padding) if invalid.any() else memory

@@ -115,3 +115,11 @@ class CountedInBytes(RatiosByHand):
 
     def counted(self, cells: Bool[Tensor, "batch length"], dtype: torch.dtype) -> Counts:
         return super().counted(cells, dtype).remainder(256)
+
+
+@mutant("ratios-of-one-block", rejects="SEL-2", operation="valid_ratios", origin="a kernel with a thread an image")
+class OfOneBlock(RatiosByHand):
+    """Computes the first 32 images, one a thread of its only block, and leaves 1 for the others."""
+
+    def share(self, count: Counts, length: int) -> Counts:
+        return torch.where(torch.arange(len(count)) < 32, count / length, 1.0)

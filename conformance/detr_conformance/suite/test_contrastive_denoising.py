@@ -42,7 +42,11 @@ FULL = ("float64", "float32")  # in half, what a reference says of the noise is 
 # -- layout ---------------------------------------------------------------------------------------------------
 
 
-@covers("CDN-1", cases=representative_contrastive_denoising)
+def with_nothing(subject: Subject) -> list[Case]:
+    return [*representative_contrastive_denoising(subject), denoising_case(subject, (0, 0), "no boxes")]
+
+
+@covers("CDN-1", cases=with_nothing)
 def test_output_form(subject: Subject, case: Case) -> None:
     with seeded(subject):
         output = outputs(subject, case)
@@ -194,6 +198,32 @@ def test_every_class_is_as_likely(subject: Subject, case: Case) -> None:
             share = 0.5 / CLASSES + (0.5 if drawn_class == true else 0.0)
             hits = seen.noised_labels[of_class] == drawn_class
             rate(f"class {drawn_class} where it was {true}", hits, share)
+
+
+def few_labels(subject: Subject) -> Iterator[Case]:
+    yield noisy(subject, (4, 4), "of one label", labels=(1,) * 8, label_noise_ratio=1.0, denoising_number=1000)
+
+
+@covers("CDN-11", cases=few_labels)
+def test_classes_that_no_box_has_are_as_likely(subject: Subject, case: Case) -> None:
+    noised = queries(subject, case).noised_labels
+    for drawn_class in range(CLASSES):
+        share = 0.5 / CLASSES + (0.5 if drawn_class == 1 else 0.0)
+        rate(f"class {drawn_class} where all were 1", noised == drawn_class, share)
+
+
+def few_groups(subject: Subject) -> Iterator[Case]:
+    yield noisy(subject, (130, 130), "of few groups", label_noise_ratio=1.0, denoising_number=390)
+
+
+@covers("CDN-10", cases=few_groups)
+def test_every_group_has_label_noise(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    changed = seen.noised_labels != seen.labels[:, None, None]
+    for group in range(changed.shape[1]):
+        for kind in (POSITIVE, NEGATIVE):
+            what = f"changed labels of {KINDS[kind]} queries of group {group}"
+            rate(what, changed[:, group, kind], 0.5 * (1 - 1 / CLASSES))
 
 
 @covers("CDN-12", cases=lambda subject: [noisy(subject, note="of labels", label_noise_ratio=1.0)], dtypes=FULL)

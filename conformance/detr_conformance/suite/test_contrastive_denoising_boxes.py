@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 
 import torch
+from torch import Tensor
 
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.denoising_cases import (
@@ -31,6 +33,7 @@ from detr_conformance.harness.denoising_checks import (
     within,
 )
 from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.position_cases import with_option
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 
@@ -43,7 +46,14 @@ def positives(subject: Subject) -> Iterator[Case]:
         yield noisy(subject, (2, 4), note=f"of boxes, scale {scale}", denoising_number=200, box_noise_scale=scale)
 
 
-@covers("CDN-14", cases=positives)
+def small(subject: Subject) -> Iterator[Case]:
+    """Sides of one or two hundredths of the image, each with its own."""
+    yield from positives(subject)
+    boxes = torch.tensor([[0.5, 0.4, 0.01, 0.02], [0.3, 0.6, 0.02, 0.01]], dtype=torch.float64)
+    yield noisy(subject, (2,), "of small boxes", boxes=boxes, denoising_number=60, box_noise_scale=APART)
+
+
+@covers("CDN-14", cases=small)
 def test_positives_stay_near(subject: Subject, case: Case) -> None:
     within(queries(subject, case), POSITIVE, 0.0, 1.0)
 
@@ -75,6 +85,38 @@ def test_moves_are_uniform(subject: Subject, case: Case) -> None:
     for coordinate in range(4):
         uniform(f"moves of positive corner coordinate {coordinate}", moves[:, :, POSITIVE, :, coordinate], 0.0, 1.0)
         uniform(f"moves of negative corner coordinate {coordinate}", moves[:, :, NEGATIVE, :, coordinate], 1.0, 2.0)
+
+
+@covers("CDN-17", cases=lambda subject: [noisy(subject, note="of boxes, scale 2", box_noise_scale=2.0)])
+def test_any_scale(subject: Subject, case: Case) -> None:
+    """Both corners of an axis move inwards in a quarter of all cases, and in half of these by a side in all."""
+    seen = queries(subject, case)
+    crossed = seen.references[:, :, POSITIVE, :, 2:] < math.log(seen.eps) + 0.1
+    rate("positives without width at scale 2", crossed[..., 0], 1 / 8)
+    rate("positives without height at scale 2", crossed[..., 1], 1 / 8)
+
+
+@covers("CDN-18", cases=sampled, dtypes=FULL)
+def test_no_two_queries_are_alike(subject: Subject, case: Case) -> None:
+    """Four random numbers of 24 bits: no group repeats the noise of another, or has none."""
+    references = queries(subject, case).references
+    still = denoised_by_nothing(subject, case)
+    for image, slot in product(range(references.shape[0]), range(references.shape[3])):
+        rows = references[image, :, :, slot].flatten(0, 1)
+        rows = torch.cat((rows, still[image, slot][None]))
+        repeated = len(rows) - len(rows.unique(dim=0))
+        expect(
+            not repeated,
+            f"{repeated} of {len(rows) - 1} queries of box {slot} of image {image} are like another, or have no noise",
+            where="references",
+            expected="0",
+            got=str(repeated),
+        )
+
+
+def denoised_by_nothing(subject: Subject, case: Case) -> Tensor:
+    """(B, M, 4): the references without noise, as the target itself rounds them."""
+    return queries(subject, with_option(case, "box_noise_scale", 0.0)).references[:, 0, 0]
 
 
 @covers("CDN-18", cases=sampled, dtypes=FULL)

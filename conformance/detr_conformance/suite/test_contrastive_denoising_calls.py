@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from detr_conformance.harness.block import outputs, parts, raises, run, seeded
+from detr_conformance.harness.block import calling, make, outputs, parts, raises, run, seeded
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.denoising_cases import (
     APART,
@@ -114,6 +115,11 @@ def test_reproducible(subject: Subject, case: Case) -> None:
             results.append(outputs(subject, case))
     for name in ("content", "references"):
         subject.compare_exactly(f"{name} with the same seed", results[1][name].detach(), results[0][name].detach())
+    for mode in (torch.no_grad, torch.inference_mode):
+        with seeded(subject), mode():
+            quietly = outputs(subject, case)
+        for name in ("content", "references"):
+            subject.compare_exactly(f"{name} under {mode.__name__}", quietly[name], results[0][name].detach())
 
 
 @covers("CDN-32", cases=representative_contrastive_denoising, feature="backward")
@@ -155,6 +161,7 @@ def test_labels_must_be_classes(subject: Subject, case: Case) -> None:
 def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     with seeded(subject):
         first = outputs(subject, case)
+        first = {name: tensor for name, tensor in first.items() if isinstance(tensor, Tensor)}
         copies = {name: tensor.detach().clone() for name, tensor in first.items()}
         outputs(subject, case)
     for name, tensor in first.items():
@@ -165,3 +172,35 @@ def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
         again = outputs(subject, case)
     for name in copies:
         subject.compare_exactly(f"{name}, after an earlier one was overwritten", again[name].detach(), copies[name])
+
+
+@covers("CDN-36", cases=quiet)
+def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
+    """The same storage with other contents: labels, boxes and embedding turned round."""
+    made = make(subject, case)
+    bound, inputs = calling(subject, made, case)
+    storage = bound.arguments(inputs)
+    names = ("target_labels", "target_boxes", "label_embedding")
+    other = case.having(**{name: case[name].flip(0) for name in names})
+    for tried in (case, other):
+        with torch.no_grad():
+            for name in names:
+                storage[name].copy_(tried[name])
+            bound.call(storage)
+        seen = arranged(subject, tried, dict(bound.raw))
+        bound.drop_held()
+        unchanged_labels(subject, seen)
+        unmoved(subject, seen)
+
+
+@covers("CDN-30", cases=sampled, dtypes=("float64", "float32"))
+def test_fresh_noise_for_the_same_tensors(subject: Subject, case: Case) -> None:
+    made = make(subject, case)
+    bound, inputs = calling(subject, made, case)
+    storage = bound.arguments(inputs)
+    with seeded(subject):
+        moves = []
+        for _ in range(2):
+            bound.call(storage)
+            moves.append(arranged(subject, case, dict(bound.raw)).moves)
+    uncorrelated("signs of moves in two calls with the same tensors", moves[0] > 0, moves[1] > 0)

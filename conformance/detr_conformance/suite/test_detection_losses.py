@@ -74,7 +74,7 @@ def test_focal_loss(subject: Subject, case: Case) -> None:
     losses_agree(subject, case, "loss_class")
 
 
-@covers("LOSS-3", cases=lambda subject: one_layer(subject, "focal", alpha=0.6, gamma=1.5))
+@covers("LOSS-3", cases=lambda subject: one_layer(subject, "focal", alpha=0.6, gamma=1.5), once=True)
 def test_alpha_and_gamma(subject: Subject, case: Case) -> None:
     settings_provided(subject, case, "loss_class")
 
@@ -84,12 +84,12 @@ def test_cross_entropy(subject: Subject, case: Case) -> None:
     losses_agree(subject, case, "loss_class")
 
 
-@covers("LOSS-5", cases=lambda subject: one_layer(subject, "cross_entropy", no_object_weight=0.4))
+@covers("LOSS-5", cases=lambda subject: one_layer(subject, "cross_entropy", no_object_weight=0.4), once=True)
 def test_no_object_weight(subject: Subject, case: Case) -> None:
     settings_provided(subject, case, "loss_class")
 
 
-@covers("LOSS-6", cases=lambda subject: of_each_class_loss(subject, "classes", layers_only(2)))
+@covers("LOSS-6", cases=lambda subject: of_each_class_loss(subject, "classes", layers_only(1)), once=True)
 def test_class_of_a_query(subject: Subject, case: Case) -> None:
     losses_agree(subject, case, "loss_class")
 
@@ -117,12 +117,12 @@ def test_number_of_boxes(subject: Subject, case: Case) -> None:
     losses_agree(subject, case)
 
 
-@covers("LOSS-11", cases=empty_batches)
+@covers("LOSS-11", cases=empty_batches, once=True)
 def test_no_box_at_all(subject: Subject, case: Case) -> None:
     losses_agree(subject, case)
 
 
-@covers("LOSS-12", cases=crowded)
+@covers("LOSS-12", cases=crowded, once=True)
 def test_more_boxes_than_queries(subject: Subject, case: Case) -> None:
     losses_agree(subject, case)
 

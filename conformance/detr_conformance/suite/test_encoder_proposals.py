@@ -151,6 +151,18 @@ def test_memory_is_zero_where_proposals_are_invalid(subject: Subject, case: Case
     subject.compare_exactly("memory", got[sure], case["memory"].masked_fill(invalid[..., None], 0)[sure])
 
 
+@covers("SEL-24", cases=padded_memories)
+def test_any_number_passes(subject: Subject, case: Case) -> None:
+    """NaN, infinities and the largest number at valid cells are what they were."""
+    _, invalid = proposals_right(case)
+    memory, most = case["memory"].clone(), torch.finfo(subject.torch_dtype).max
+    memory[..., 0] = torch.tensor((torch.nan, torch.inf, most, -torch.inf, -most)).repeat(memory.shape[1])[
+        : memory.shape[1]
+    ]
+    got = parts(case, forward(subject, case.having(memory=memory)).detach().cpu())["memory"]
+    subject.compare_exactly("memory", got, memory.masked_fill(invalid[..., None], 0))
+
+
 @covers("SEL-25", cases=lambda subject: [*padded_memories(subject), *many_levels(subject)])
 def test_filled_not_multiplied(subject: Subject, case: Case) -> None:
     """NaN and infinities at invalid cells leave no trace."""

@@ -17,7 +17,7 @@ from detr_conformance.harness.selection_cases import (
     reference_case,
     unlike_ratios,
 )
-from detr_conformance.harness.selection_checks import references_agree
+from detr_conformance.harness.selection_checks import references_agree, unit_of
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 
@@ -45,7 +45,7 @@ def test_relative_to_the_image(subject: Subject, case: Case) -> None:
     """A cell refers to its own centre in its own level, whatever the ratios."""
     output = forward(subject, case).detach().cpu().double()
     level = levels_of(case)
-    unit = torch.finfo(subject.torch_dtype).eps / 2
+    unit = unit_of(subject)
     own = output[:, torch.arange(len(level)), level]
     centres = centres_of(case).expand_as(own)
     subject.compare("output in the cell's own level", own, centres, 8 * unit * centres)
@@ -57,7 +57,7 @@ def test_seen_in_each_level(subject: Subject, case: Case) -> None:
     """The references of a cell in two levels are as the ratios of these levels."""
     output = forward(subject, case).detach().cpu().double()
     ratios = case["valid_ratios"].double()
-    unit = torch.finfo(subject.torch_dtype).eps / 2
+    unit = unit_of(subject)
     for level in range(ratios.shape[1]):
         there = output[:, :, 0] * (ratios[:, level] / ratios[:, 0])[:, None]
         subject.compare(f"output in level {level}", output[:, :, level], there, 16 * unit * there.abs())

@@ -112,7 +112,7 @@ def test_infinite_corrections(subject: Subject, case: Case) -> None:
 
 
 def leading_axes(subject: Subject) -> Iterator[Case]:
-    for shape in ((4,), (3, 4), (2, 3, 2), (2, 1, 3, 4), (0, 4), (2, 0, 2), (2,)):
+    for shape in ((4,), (3, 4), (2, 3, 2), (2, 1, 3, 4), (0, 4), (2, 0, 2), (2,), (3, 700, 4)):
         yield refinement_case(subject, references_of(subject, *shape), f"shape {shape}")
 
 

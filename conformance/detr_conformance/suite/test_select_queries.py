@@ -90,9 +90,16 @@ def saturated(subject: Subject) -> Iterator[Case]:
     logits = unlike_scores(subject, 2, 9, 3)
     yield selection_case(subject, logits + torch.where(logits > -1, 20, 0), "large logits", num_queries=6)
     yield selection_case(subject, logits - 120, "small logits", num_queries=6)
+    step = max(torch.finfo(subject.torch_dtype).eps, torch.finfo(torch.float32).eps)
+    yield selection_case(subject, 1 + 4 * step * logits.amax(-1, keepdim=True), "a few roundings apart", num_queries=6)
 
 
-@covers("SEL-32", cases=saturated)
+def many_cells(subject: Subject) -> Iterator[Case]:
+    """More cells than a block has threads, and than half precision has whole numbers."""
+    yield selection_case(subject, unlike_scores(subject, 2, 2700, 2), "many cells", num_queries=301, embed=1)
+
+
+@covers("SEL-32", cases=lambda subject: [*saturated(subject), *many_cells(subject)])
 def test_best_first(subject: Subject, case: Case) -> None:
     selects_the_best(subject, case)
 
@@ -112,6 +119,7 @@ def with_infinite_proposals(subject: Subject) -> Iterator[Case]:
         proposals = case["proposals"].masked_fill(invalid, torch.inf)
         yield case
         yield case.having(proposals=proposals, memory=case["memory"].masked_fill(invalid, 0))
+        yield case.having(proposals=proposals, memory=case["memory"].masked_fill(invalid, torch.nan))
 
 
 @covers("SEL-33", cases=with_infinite_proposals)
@@ -218,3 +226,6 @@ def test_gradients_go_where_rows_came_from(subject: Subject, case: Case) -> None
         for image, own in enumerate(indices):
             expected[image, own] = incoming[image]
         subject.compare_exactly(f"grad_{name}", subject.gradient(name, gradients), expected)
+    scores = gradients.get("class_logits")
+    if scores is not None:
+        subject.compare_exactly("grad_class_logits", scores, torch.zeros_like(case["class_logits"]))

@@ -1,14 +1,14 @@
-"""The focal loss (chapter 14, FOC-1 to FOC-11)."""
+"""The focal loss (chapter 14, FOC-1 to FOC-12)."""
 
 from __future__ import annotations
 
 import torch
 
 from detr_conformance.harness import focal_cases as cases
-from detr_conformance.harness.block import agrees, expectations, gradients_agree, raises, run
+from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree, raises, run
 from detr_conformance.harness.block_case import settings_of
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import require
+from detr_conformance.harness.mismatch import Raised, expect, require
 from detr_conformance.harness.overlap_checks import accurate
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
@@ -88,3 +88,21 @@ def test_equal_shapes(subject: Subject, case: Case) -> None:
 @covers("FOC-11", cases=cases.easy)
 def test_easy_examples(subject: Subject, case: Case) -> None:
     accurate(subject, case)
+
+
+@covers("FOC-12", cases=lambda s: [next(iter(cases.ordinary(s)))])
+def test_not_a_number(subject: Subject, case: Case) -> None:
+    for positive in (True, False):
+        logits = case["logits"].clone()
+        logits[tuple((case["targets"].bool() == positive).nonzero()[0])] = torch.nan
+        try:
+            output = forward(subject, case.having(logits=logits))
+        except Raised:
+            continue
+        expect(
+            bool(output.isnan()),
+            f"the loss is {float(output):g}, although a logit of a {'positive' if positive else 'negative'} is NaN",
+            where="output",
+            expected="nan, or an error",
+            got=f"{float(output):g}",
+        )

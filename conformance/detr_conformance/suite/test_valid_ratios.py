@@ -33,7 +33,13 @@ def test_width_before_height(subject: Subject, case: Case) -> None:
     ratios_agree(subject, case)
 
 
-@covers("SEL-2", cases=padded_levels)
+def many_images(subject: Subject) -> Iterator[Case]:
+    yield from padded_levels(subject)
+    extents = [(1 + image % 3, 1 + image % 5) for image in range(70)]
+    yield ratio_case(subject, rectangles(3, 5, *extents), "70 images")
+
+
+@covers("SEL-2", cases=many_images)
 def test_share_of_the_map(subject: Subject, case: Case) -> None:
     ratios_agree(subject, case)
 
