@@ -17,11 +17,16 @@ from typing import Any
 
 from detr_conformance.catalogue import covering_tests, mutants
 from detr_conformance.clauses import load_chapters, load_clauses
+from detr_conformance.operations import OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "docs" / "runs"
 EXAMPLE = "docs/examples/grid_sample_kernel.py"
 PORT = "docs/examples/ported_dino.py"
+
+# What detectors are made of (chapters 1 to 9), and what is made of it (from chapter 11 on).
+BLOCKS = [name for name, operation in OPERATIONS.items() if operation.chapters[0] < "10"]
+DETECTORS = [name for name in OPERATIONS if name not in BLOCKS]
 
 # name -> the command a reader types, and the exit code it must have
 COMMANDS: dict[str, tuple[str, int]] = {
@@ -30,10 +35,21 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "my-broken-kernel": (f"detr-spec check {EXAMPLE}:broken --json docs/runs/my-broken-kernel.json", 1),
     "ported-dino": (f"detr-spec check {PORT}:target --operation dino --json docs/runs/ported-dino.json", 1),
     "torch": ("detr-spec check torch --json docs/runs/torch.json", 0),
-    "transformers": ("detr-spec check transformers --jobs 2 --json docs/runs/transformers.json", 0),
+    "transformers": (
+        "detr-spec check transformers"
+        + "".join(f" --operation {operation}" for operation in BLOCKS)
+        + " --json docs/runs/transformers.json",
+        0,
+    ),
+    "transformers-detectors": (
+        "detr-spec check transformers --jobs 2"
+        + "".join(f" --operation {operation}" for operation in DETECTORS)
+        + " --json docs/runs/transformers-detectors.json",
+        0,
+    ),
     "reference-compiled": ("detr-spec check reference-compiled --json docs/runs/reference-compiled.json", 0),
 }
-REAL = ("torch", "transformers", "reference-compiled")
+REAL = ("torch", "transformers", "reference-compiled", "transformers-detectors")
 ROW = re.compile(r"^[A-Z]+-\d+ .*\b(pass|FAIL|warn)\b")
 
 
@@ -96,10 +112,10 @@ def sizes() -> str:
     return "\n".join(lines)
 
 
-def reports() -> list[dict[str, Any]]:
-    """The saved reports of every implementation that is not ours."""
+def reports(*names: str) -> list[dict[str, Any]]:
+    """The saved reports of these runs."""
     found = []
-    for name in REAL:
+    for name in names:
         report = json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
         found += report.get("reports", [report])
     return found
@@ -114,14 +130,14 @@ def shortened(clauses: list[str]) -> str:
     return "; ".join(f"{prefix}-{', '.join(several)}" for prefix, several in numbers.items())
 
 
-def targets_table() -> str:
-    """A line an implementation: what it provides and where it differs."""
+def targets_table(about: list[str], *names: str) -> str:
+    """A line an implementation: what it provides of these operations and where it differs."""
     lines = ["| target | operations | passes | declared deviations | warnings | verdict |", "|---" * 6 + "|"]
-    for report in reports():
+    for report in reports(*names):
         by_verdict: dict[str, list[str]] = {}
         for clause, entry in report["clauses"].items():
             by_verdict.setdefault(entry["verdict"], []).append(clause)
-        operations = ", ".join(f"`{operation}`" for operation in report["target"]["provides"])
+        operations = ", ".join(f"`{operation}`" for operation in report["target"]["provides"] if operation in about)
         deviations, warnings = (shortened(by_verdict.get(verdict, [])) for verdict in ("deviation", "warn"))
         passed = len(by_verdict.get("pass", []))
         name, verdict = report["target"]["name"], report["verdict"]
@@ -132,7 +148,7 @@ def targets_table() -> str:
 def causes_table() -> str:
     """Each declared deviation once: the clause, its kind and cause, and who has it."""
     having: dict[tuple[str, str, str], list[str]] = {}
-    for report in reports():
+    for report in reports(*REAL):
         for clause, entry in report["clauses"].items():
             if known := entry["deviation"]:
                 reason = re.sub(r" \([\w/.]+\.py:[\d, -]+\)$", "", known["reason"])
@@ -177,7 +193,8 @@ def filled(readme: str) -> str:
         "ported-dino": parted(),
         "sizes": sizes(),
         "reference": fenced(lines_of("reference")),
-        "targets": targets_table(),
+        "targets": targets_table(BLOCKS, "torch", "transformers", "reference-compiled"),
+        "detectors": targets_table(DETECTORS, "transformers-detectors"),
         "causes": causes_table(),
         "chapters": chapters_table(),
         "kill-rates": kill_rates(),

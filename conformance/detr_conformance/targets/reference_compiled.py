@@ -1,4 +1,4 @@
-"""The reference under torch.compile: the sampling core by inductor, the other blocks by AOT autograd.
+"""The blocks of the reference under torch.compile: the sampling core by inductor, the others by AOT autograd.
 
 The core, where there is a C++ compiler. Few shapes: torch would compile anew for every axis of size 0 or 1 and every
 kind of strides, and hundreds of small calls would take hours. So arguments are made contiguous and axes shorter than
@@ -7,7 +7,7 @@ symbolic in every size, for each set of arguments that ask for gradients and eac
 reference's around this core. A call that would exceed `GRAPHS`, or that reaches no compiled code, raises instead of
 running eagerly.
 
-The other blocks. Each module and each function is captured whole and run by the backend `aot_eager`: forward and
+The blocks of chapters 4 to 9. Each module and each function is captured whole and run by the backend `aot_eager`: forward and
 backward are torch's traced graphs, but no code is generated for them, which at a compilation for every case would take
 hours.
 """
@@ -154,9 +154,7 @@ target = Target(
     provides={
         "ms_deform_attn": ms_deform_attn,
         "ms_deform_attn_module": ms_deform_attn_module,
-        **{
-            operation: compiled_block(operation) for operation in BLOCKS if "BLK-15" not in OPERATIONS[operation].exempt
-        },
+        **{operation: compiled_block(operation) for operation in BLOCKS if OPERATIONS[operation].chapters[0] < "10"},
     },
     devices=("cpu",),
     dtypes=("float32",),
