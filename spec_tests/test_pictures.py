@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -14,13 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SPEC = Path(str(files("detr_reference") / "spec"))
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("pictures")
 
 
 def shown() -> set[str]:
@@ -30,8 +27,8 @@ def shown() -> set[str]:
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-def test_every_picture_is_drawn_kept_and_shown(tmp_path: Path) -> None:
-    drawn = script().draw(tmp_path)
+def test_every_picture_is_drawn_kept_and_shown(script: ModuleType, tmp_path: Path) -> None:
+    drawn = script.draw(tmp_path)
     assert all(path.stat().st_size > 5_000 for path in drawn)
     names = {path.name for path in drawn}
     assert names == {path.name for path in (SPEC / "pictures").iterdir()}

@@ -62,6 +62,19 @@ def one_layer(subject: Subject, class_loss: str, **settings: Any) -> Iterator[Ca
     yield planted(subject, f"{class_loss} alone", ONE_LAYER, class_loss=class_loss, **settings)
 
 
+def one_setting_in_all_sets(subject: Subject, class_loss: str, **settings: Any) -> Iterator[Case]:
+    """One layer, and all sets that the target has."""
+    yield from one_layer(subject, class_loss, **settings)
+    sizes = ALL if subject.variant("loss_sets") == "all" else Sizes(layers=2)
+    yield planted(subject, f"{class_loss} in all sets", sizes, class_loss=class_loss, **settings)
+
+
+def large_logits(subject: Subject) -> Iterator[Case]:
+    """A softmax does not change if the same is added to all logits."""
+    for case in one_layer(subject, "cross_entropy"):
+        yield case.having(pred_logits=case["pred_logits"] + 128)
+
+
 def box_losses(subject: Subject) -> Iterator[Case]:
     yield planted(subject, "boxes", ONE_LAYER)
     yield planted(subject, "more boxes", replace(ONE_LAYER, counts=(4, 1))).laid_out("transposed")
@@ -77,29 +90,36 @@ def without_a_plan(subject: Subject) -> Iterator[Case]:
     for class_loss in class_losses(subject):
         for change in (*UNIT_COSTS, "class_cost"):
             yield _dependent_on(subject, class_loss, change)
+    if "focal" in class_losses(subject):
+        yield _dependent_on(subject, "focal", "alpha")
 
 
 def _dependent_on(subject: Subject, class_loss: str, change: str) -> Case:
+    """The same predictions in two layers and, where the target has it, in the encoder: what matters does in all."""
     weights = {"cost_class": 1.5, "cost_bbox": 4.0, "cost_giou": 3.0}
+    weights |= {"cost_class": 5.0, "cost_bbox": 1.0, "cost_giou": 1.0, "alpha": 0.75} if change == "alpha" else {}
     settings = {"class_loss": class_loss, **weights, **fixed_giou_eps(subject)}
     channels, boxes = CLASSES + (class_loss == "cross_entropy"), 4
     note = f"no plan, {class_loss}, {change} matters"
 
     def draw(attempt: int) -> Case:
         fill = Filler(subject.dtype, subject.settings.seed, "losses", note, attempt)
+        logits, of_queries = 2 * fill.normal(1, 6, channels), boxes_of(fill, 1, 6)
         tensors = {
-            "pred_logits": 2 * fill.normal(1, 1, 6, channels),
-            "pred_boxes": boxes_of(fill, 1, 1, 6),
+            "pred_logits": logits.expand(2, -1, -1, -1),
+            "pred_boxes": of_queries.expand(2, -1, -1, -1),
             "target_labels": labels_of(fill, boxes, CLASSES),
             "target_boxes": boxes_of(fill, boxes),
             "target_counts": torch.tensor([boxes]),
         }
+        if subject.variant("loss_sets") == "all":
+            tensors |= {"enc_logits": logits, "enc_boxes": of_queries}
         return block_case(subject, tensors, settings=settings, note=note)
 
     def good(case: Case) -> bool:
         whole = matched_sets(case)[""]
         other = "softmax" if class_loss == "focal" else "focal"
-        changed = {change: f'"{other}"' if change == "class_cost" else "0.0"}
+        changed = {change: {"class_cost": f'"{other}"', "alpha": "0.25"}.get(change, "0.0")}
         return clearest(case) > CLEAR and _assignment(whole) != _assignment(
             replace(whole, options=whole.options | changed)
         )

@@ -239,6 +239,14 @@ def saturated(subject: Subject) -> Iterator[Case]:
     for class_cost in class_costs(subject):
         for turn in range(3):
             yield anything(subject, f"saturated {class_cost} {turn}", (5, 6, 4), logit=40.0, class_cost=class_cost)
+    if "softmax" in class_costs(subject):
+        case = anything(subject, "large logits", (5, 6, 4), class_cost="softmax")
+        yield case.having(pred_logits=case["pred_logits"] + 128)
+
+
+def crowds(subject: Subject) -> Iterator[Case]:
+    """More queries than a hundred, and more boxes than COCO's detections."""
+    yield anything(subject, "a crowd", (110, 3), 330)
 
 
 def not_finite(subject: Subject) -> Iterator[Case]:
@@ -264,6 +272,8 @@ def ill_fitting(subject: Subject) -> Iterator[Case]:
         ([3, 1], "the counts add up to fewer than the boxes"),
         ([3, 3], "the counts add up to more than the boxes"),
         ([3, 1, 1], "there are more counts than images"),
+        ([3, 2, 0], "there are more counts than images, the last of them 0"),
+        ([5], "there are fewer counts than images"),
         ([6, -1], "a count is negative"),
     ):
         yield replace(case.having(target_counts=torch.tensor(counts)), note=wrong)

@@ -126,7 +126,11 @@ def one_to_one(case: Case, pairs: dict[str, Tensor]) -> None:
 
 def is_cheapest(subject: Subject, case: Case, precise: bool = False) -> None:
     """The assignment costs no more than the cheapest one, up to what rounding may hide."""
-    pairs = pairs_of(subject, case)
+    of_least_cost(subject, case, pairs_of(subject, case), precise)
+
+
+def of_least_cost(subject: Subject, case: Case, pairs: dict[str, Tensor], precise: bool = False) -> None:
+    """So do these pairs."""
     one_to_one(case, pairs)
     exact, allowed = costs(case), _allowed(subject, case, precise)
     for image, (cost, limit) in enumerate(zip(exact, allowed, strict=True)):

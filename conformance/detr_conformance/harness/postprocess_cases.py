@@ -13,6 +13,7 @@ from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import NotProvided, Subject
+from detr_conformance.harness.suite_test import HALF
 
 QUERIES, CLASSES, SELECTED = 6, 4, 9
 DENSE = ("contiguous", "offset")  # other strides are asked for by BLK-4
@@ -121,7 +122,10 @@ def one_a_query(subject: Subject) -> Iterator[Case]:
         logits = apart(subject, 2, QUERIES, classes, "softmax")
         logits[:, 1::2, -1] = 2.5
         logits[:, ::2, -1] = -1.75
-        yield detections_case(subject, logits, f"{classes - 1} classes and none", scores="softmax", num_select=QUERIES)
+        note = f"{classes - 1} classes and none"
+        yield detections_case(subject, logits, note, scores="softmax", num_select=QUERIES)
+        if subject.dtype not in HALF:  # there, logits beyond 128 are whole numbers, and many are equal
+            yield detections_case(subject, logits + 128, f"{note}, large", scores="softmax", num_select=QUERIES)
 
 
 def beyond_the_image(subject: Subject) -> Iterator[Case]:

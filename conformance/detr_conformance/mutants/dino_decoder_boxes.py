@@ -173,3 +173,17 @@ class PredictsFromTheRefinedBox(HandWrittenDecoder):
 
     def predicted(self, at: At, state: Tokens, refined: Boxes) -> Boxes:
         return super().predicted(at._replace(returned=refined), state, refined)
+
+
+@mutant(
+    "decoder-fed-boxes-off-the-border",
+    rejects="DEC-16",
+    operation="dino_decoder",
+    origin="references clamped to [0.01, 0.99] between layers, against infinities",
+)
+class FedBoxesOffTheBorder(HandWrittenDecoder):
+    """Feeds the next layer boxes that keep a hundredth away from 0 and 1."""
+
+    def next_references(self, refined: Boxes) -> tuple[Boxes, Boxes]:
+        fed, returned = super().next_references(refined)
+        return fed.clamp(0.01, 0.99), returned

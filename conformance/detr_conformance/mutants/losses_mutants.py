@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -316,3 +318,42 @@ class SummedInHalf(LossesByHand):
         for each in loss.flatten(0, -2).sum(-1):
             total = total + each.to(self.kept)
         return total.to(loss.dtype)
+
+
+@mutant(
+    "losses-alpha-of-the-decoder",
+    rejects="LOSS-3",
+    operation="detection_losses",
+    origin="the encoder's criterion made without the configuration",
+)
+class AlphaOfTheDecoder(LossesByHand):
+    """Has the alpha and gamma of the call in the decoder, and the usual ones in the other sets."""
+
+    def encoder(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        return super().encoder(logits, boxes, batch, number, replace(chosen, alpha=0.25, gamma=2.0))
+
+    def denoising(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        return super().denoising(logits, boxes, batch, number, replace(chosen, alpha=0.25, gamma=2.0))
+
+
+@mutant(
+    "losses-weight-of-the-encoder",
+    rejects="LOSS-5",
+    operation="detection_losses",
+    origin="empty_weight registered once, for the decoder",
+)
+class WeightOfTheEncoder(LossesByHand):
+    """Weighs no object by a tenth in the encoder, whatever is asked for."""
+
+    def encoder(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        return super().encoder(logits, boxes, batch, number, replace(chosen, no_object_weight=0.1))
+
+
+@mutant("losses-entropy-overflows", rejects="LOSS-4", operation="detection_losses", origin="log(exp(x) / exp(x).sum())")
+class EntropyOverflows(LossesByHand):
+    """Takes exponentials of logits as they are, which in float32 are infinite from 89 on."""
+
+    def cross_entropy(self, logits: Tensor, classes: Tensor, number: Tensor, chosen: Chosen) -> Tensor:
+        odds = logits.float().exp()
+        logarithms = (odds / odds.sum(-1, keepdim=True)).log().to(logits.dtype)
+        return super().cross_entropy(logarithms, classes, number, chosen)

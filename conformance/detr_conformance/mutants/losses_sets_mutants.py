@@ -317,3 +317,46 @@ class ObjectnessRemains(LossesByHand):
     def objects(self, batch: Batch) -> Batch:
         batch.labels = super().objects(batch).labels
         return batch
+
+
+@mutant(
+    "losses-encoder-matched-as-usual",
+    rejects="LOSS-15",
+    operation="detection_losses",
+    origin="a second matcher for the encoder, made without the configuration",
+)
+class EncoderMatchedAsUsual(LossesByHand):
+    """Matches the encoder with the default weights."""
+
+    def encoder(self, logits: Logits, boxes: Boxes, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        return super().encoder(
+            logits, boxes, batch, number, replace(chosen, cost_class=2.0, cost_bbox=5.0, cost_giou=2.0)
+        )
+
+
+@mutant(
+    "losses-matched-by-usual-alpha",
+    rejects="LOSS-15",
+    operation="detection_losses",
+    origin="DINO: alpha of the matcher has a default of its own",
+)
+class MatchedByUsualAlpha(LossesByHand):
+    """Has alpha and gamma for the loss, and 0.25 and 2 for the matching."""
+
+    def costs(self, chosen: Chosen) -> dict[str, Any]:
+        return super().costs(chosen) | {"alpha": 0.25, "gamma": 2.0}
+
+
+@mutant(
+    "losses-earlier-layers-matched-as-usual",
+    rejects="LOSS-15",
+    operation="detection_losses",
+    origin="the auxiliary loop calls the matcher by its defaults",
+)
+class EarlierLayersMatchedAsUsual(LossesByHand):
+    """Matches all layers but the last with the default weights."""
+
+    def layer_pairs(self, layer: int, logits: Tensor, boxes: Tensor, batch: Batch, chosen: Chosen) -> Pairs:
+        if layer < len(logits) - 1:
+            chosen = replace(chosen, cost_class=2.0, cost_bbox=5.0, cost_giou=2.0)
+        return super().layer_pairs(layer, logits, boxes, batch, chosen)

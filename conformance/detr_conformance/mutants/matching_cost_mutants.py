@@ -316,3 +316,12 @@ class StoredInHalf(MatchingByHand):
 
     def repaired(self, cost: Tensor) -> Tensor:
         return cost.to(self.kept).to(cost.dtype)
+
+
+@mutant("matching-softmax-overflows", rejects="HM-11", operation="hungarian_matching", origin="exp(x) / exp(x).sum()")
+class SoftmaxOverflows(MatchingByHand):
+    """Takes exponentials of logits as they are, and numbers for what is none."""
+
+    def softmax(self, logits: Tensor, labels: Tensor) -> Costs:
+        odds = logits.float().exp()
+        return -(odds / odds.sum(-1, keepdim=True)).nan_to_num()[:, labels].to(logits.dtype)

@@ -1,4 +1,4 @@
-"""Mutants of the assignment and of its frame (HM-1 to HM-3, HM-13 to HM-23)."""
+"""Mutants of the assignment and of its frame (HM-1 to HM-3, HM-13 to HM-24)."""
 
 from __future__ import annotations
 
@@ -351,3 +351,48 @@ class LabelsWrap(MatchingByHand):
 
     def check_labels(self, labels: Tensor, classes: int) -> None:
         pass
+
+
+@mutant("matching-first-queries", rejects="HM-3", operation="hungarian_matching", origin="a solver of fixed size")
+class FirstQueries(MatchingByHand):
+    """Assigns among the first 256 queries, as many as its solver has room for."""
+
+    def assigned(self, cost: NDArray[np.float64]) -> Pairs:
+        return super().assigned(cost[:256])
+
+
+@mutant("matching-at-most-a-hundred", rejects="HM-3", operation="hungarian_matching", origin="boxes padded to 100")
+class AtMostAHundred(MatchingByHand):
+    """Drops boxes of an image behind the hundredth."""
+
+    def assigned(self, cost: NDArray[np.float64]) -> Pairs:
+        return super().assigned(cost[:, :100])
+
+
+@mutant("matching-images-uncounted", rejects="HM-22", operation="hungarian_matching", origin="zip(images, counts)")
+class ImagesUncounted(MatchingByHand):
+    """Checks the sum of the counts alone, not how many there are."""
+
+    def check_targets(self, logits: Tensor, labels: Tensor, boxes: Tensor, counts: Tensor) -> None:
+        if not len(labels) == len(boxes) == int(counts.sum()) or min(counts.tolist()) < 0:
+            raise ValueError(f"{len(labels)} labels and {len(boxes)} boxes for images of {counts.tolist()}")
+        self.check_labels(labels, logits.shape[-1])
+
+    def cut(self, cost: Float[Tensor, "batch query box"], counts: list[int]) -> list[Tensor]:
+        return [own[image] for image, own in enumerate(cost.split(counts, -1)[: len(cost)])]
+
+
+@mutant(
+    "matching-remembered", rejects="HM-24", operation="hungarian_matching", origin="a cache by pointers, across layers"
+)
+class Remembered(MatchingByHand):
+    """Matches the same storage once."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[str, Tensor]] = {}
+
+    def __call__(self, *arguments: Tensor, **settings: Any) -> dict[str, Tensor]:
+        key = f"{[(a.data_ptr(), tuple(a.shape)) for a in arguments]} {arguments[-1].tolist()} {settings}"
+        if key not in self.found:
+            self.found[key] = super().__call__(*arguments, **settings)
+        return {name: tensor.clone() for name, tensor in self.found[key].items()}

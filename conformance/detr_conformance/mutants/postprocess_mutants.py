@@ -189,3 +189,12 @@ class AllAboveThreshold(PostprocessByHand):
         index = super().best(scores, num_select)
         least = scores.gather(1, index).amin(1, keepdim=True)
         return taken(scores, int((scores >= least).sum(1).max()))
+
+
+@mutant("postprocess-softmax-overflows", rejects="PP-8", operation="postprocess", origin="exp(x) / exp(x).sum()")
+class SoftmaxOverflows(PostprocessByHand):
+    """Takes exponentials of logits as they are, which in float32 are infinite from 89 on."""
+
+    def class_probabilities(self, logits: Logits) -> Logits:
+        odds = logits.exp()
+        return (odds / odds.sum(-1, keepdim=True))[..., :-1]

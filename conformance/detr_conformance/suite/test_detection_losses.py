@@ -17,10 +17,12 @@ from detr_conformance.harness.loss_cases import (
     empty_images,
     half_precision,
     ill_fitting,
+    large_logits,
     not_finite,
     nothing_to_denoise,
     of_each_class_loss,
     one_layer,
+    one_setting_in_all_sets,
     representative_detection_losses,
     two_ranks,
     with_denoising,
@@ -74,7 +76,7 @@ def test_focal_loss(subject: Subject, case: Case) -> None:
     losses_agree(subject, case, "loss_class")
 
 
-@covers("LOSS-3", cases=lambda subject: one_layer(subject, "focal", alpha=0.6, gamma=1.5), once=True)
+@covers("LOSS-3", cases=lambda s: one_setting_in_all_sets(s, "focal", alpha=0.6, gamma=1.5), once=True)
 def test_alpha_and_gamma(subject: Subject, case: Case) -> None:
     settings_provided(subject, case, "loss_class")
 
@@ -84,7 +86,12 @@ def test_cross_entropy(subject: Subject, case: Case) -> None:
     losses_agree(subject, case, "loss_class")
 
 
-@covers("LOSS-5", cases=lambda subject: one_layer(subject, "cross_entropy", no_object_weight=0.4), once=True)
+@covers("LOSS-4", cases=large_logits, once=True)
+def test_cross_entropy_of_large_logits(subject: Subject, case: Case) -> None:
+    losses_agree(subject, case, "loss_class")
+
+
+@covers("LOSS-5", cases=lambda s: one_setting_in_all_sets(s, "cross_entropy", no_object_weight=0.4), once=True)
 def test_no_object_weight(subject: Subject, case: Case) -> None:
     settings_provided(subject, case, "loss_class")
 

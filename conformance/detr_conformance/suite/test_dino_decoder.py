@@ -195,8 +195,9 @@ def test_added_before_the_sigmoid(subject: Subject, case: Case) -> None:
 
 
 def boxes_on_the_border(subject: Subject) -> Iterator[Case]:
+    """Of two layers, so that the second one is fed boxes near the border as well."""
     for eps in (1e-3, 0.05):
-        case = decoder_case(subject, replace(ONE_LAYER, eps=eps), note=f"boxes within {eps} of the border")
+        case = decoder_case(subject, replace(PLAIN, eps=eps), note=f"boxes within {eps} of the border")
         boxes = case["reference_points"].clone()
         boxes[:, 0] = torch.tensor((0.0, 1.0, eps / 2, 1 - eps / 2))
         boxes[:, 1, 2:] = 0

@@ -9,6 +9,7 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.matching_cases import (
     class_alone,
     close_calls,
+    crowds,
     drawn,
     few_queries,
     focal_alone,
@@ -27,7 +28,7 @@ from detr_conformance.harness.matching_cases import (
     without_area,
     without_boxes,
 )
-from detr_conformance.harness.matching_checks import is_cheapest, one_to_one, pairs_of
+from detr_conformance.harness.matching_checks import KEYS, is_cheapest, of_least_cost, one_to_one, pairs_of
 from detr_conformance.harness.mismatch import Raised, expect
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import HALF, covers
@@ -52,11 +53,31 @@ def test_form(subject: Subject, case: Case) -> None:
     one_to_one(case, pairs)
 
 
+@covers("HM-24", cases=plain)
+def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
+    """The same storage with other predictions and targets."""
+    bound, inputs = calling(subject, make(subject, case), case)
+    storage = bound.arguments(inputs)
+    names = ("pred_logits", "pred_boxes", "target_labels", "target_boxes")
+    other = case.having(**{name: case[name].flip(0) for name in names})
+    for tried in (case, other):
+        for name in names:
+            storage[name].copy_(tried[name])
+        bound.call(storage)
+        of_least_cost(subject, tried, {name: bound.raw[name].cpu() for name in KEYS})
+        bound.drop_held()
+
+
 # -- cost -----------------------------------------------------------------------------------------------------
 
 
 @covers("HM-3", cases=drawn)
 def test_cheapest_of_all(subject: Subject, case: Case) -> None:
+    is_cheapest(subject, case)
+
+
+@covers("HM-3", cases=crowds)
+def test_cheapest_in_a_crowd(subject: Subject, case: Case) -> None:
     is_cheapest(subject, case)
 
 
@@ -166,9 +187,9 @@ def test_predictions_in_training(subject: Subject, case: Case) -> None:
     for name in ("pred_logits", "pred_boxes"):
         arguments[name].requires_grad_()
     bound.call(arguments)
-    for name, tensor in bound.raw.items():
-        expect(not tensor.requires_grad, f"{name} asks for gradients", where=name)
-    one_to_one(case, {name: tensor.cpu() for name, tensor in bound.raw.items()})
+    for name in KEYS:
+        expect(not bound.raw[name].requires_grad, f"{name} asks for gradients", where=name)
+    one_to_one(case, {name: bound.raw[name].cpu() for name in KEYS})
 
 
 @covers("HM-20", cases=not_finite)

@@ -7,9 +7,9 @@ symbolic in every size, for each set of arguments that ask for gradients and eac
 reference's around this core. A call that would exceed `GRAPHS`, or that reaches no compiled code, raises instead of
 running eagerly.
 
-The blocks of chapters 4 to 9. Each module and each function is captured whole and run by the backend `aot_eager`: forward and
-backward are torch's traced graphs, but no code is generated for them, which at a compilation for every case would take
-hours.
+The blocks of chapters 4 to 9. Each module and each function is captured whole and run by the backend `aot_eager`:
+forward and backward are torch's traced graphs, but no code is generated for them, which at a compilation for every case
+would take hours. That the later operations can be captured is checked of the reference itself (BLK-15).
 """
 
 from __future__ import annotations
