@@ -183,6 +183,6 @@ def representative_level_position_embedding(subject: Subject) -> list[Case]:
 # -- cases that must be refused -------------------------------------------------------------------------------
 
 
-def with_option(case: Case, name: str, value: int) -> Case:
+def with_option(case: Case, name: str, value: float) -> Case:
     """Another setting, one that the reference may refuse."""
     return replace(case, options=case.options | {name: str(value)})

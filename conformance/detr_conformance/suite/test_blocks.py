@@ -72,6 +72,8 @@ def other_numbers(subject: Subject, case: Case) -> Case:
 def test_output_form(subject: Subject, case: Case) -> None:
     returned = outputs(subject, case) if case.shapes else {"the output": forward(subject, case)}
     for name, output in returned.items():
+        if case.shapes and name not in case.shapes:
+            continue  # what else a target returns is its own
         if output.is_floating_point():
             expect(
                 output.dtype == subject.torch_dtype,

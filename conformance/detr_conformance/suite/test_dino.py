@@ -173,8 +173,11 @@ def unmoved(subject: Subject) -> Iterator[Case]:
 @covers("DINO-11", cases=unmoved, dtypes=FLOAT32)
 def test_denoising_queries_start_at_their_objects(subject: Subject, case: Case) -> None:
     """A positive query's centre is off by less than half a box; then it was clamped to the logit's eps."""
-    boxes = trained_outputs(subject, case)["dn_boxes"].double().cpu()
+    found = trained_outputs(subject, case)
+    expect("dn_boxes" in found, "in training with targets there is no dn_boxes", where="dn_boxes")
+    boxes = found["dn_boxes"].double().cpu()
     counts = case["target_counts"].tolist()
+    expect(boxes.shape[1:2] == (len(counts),) and boxes.shape[2] > 0, f"dn_boxes has shape {tuple(boxes.shape)}")
     group_size = 2 * max(counts)
     objects = case["target_boxes"].double().split(counts)
     for image, own in enumerate(objects):
@@ -208,7 +211,8 @@ def test_no_boxes_at_all(subject: Subject, case: Case) -> None:
     expected, limits = parts(case, right.expected), parts(case, right.limit)
     for name, want in expected.items():
         subject.compare(f"{name} without any box", found[name], want, limits[name])
-    expect("dn_logits" not in found or found["dn_logits"].shape[2] == 0, "there are denoising predictions of no box")
+    denoised = found.get("dn_logits")
+    expect(denoised is None or denoised.numel() == 0, "there are denoising predictions of no box", where="dn_logits")
     unused = unused_parameters(subject, case)
     expect(not unused, f"no output depends on {', '.join(unused)}", where="parameters", got=", ".join(unused))
 
