@@ -89,7 +89,7 @@ def planted(subject: Subject, note: str, sizes: Sizes = DECODER, **settings: Any
 
 def drawn_until(good: Callable[[Case], bool], draw: Callable[[int], Case], subject: Subject, *key: Any) -> Case:
     """The first good one of many draws, remembered for the next test that asks for it."""
-    key = (subject.dtype, subject.settings.seed, *key)
+    key = (subject.dtype, subject.settings.seed, repr(sorted(subject.variants.items())), *key)
     if key not in _found:
         for attempt in range(ATTEMPTS):
             case = draw(attempt)
