@@ -9,6 +9,7 @@ import torch
 from detector_cases import TINY, padded_images, scrambled
 from torch import Tensor
 
+from detr_reference.batch_targets import BatchTargets
 from detr_reference.dab_detr import DABDETR, DABDETRConfig
 from detr_reference.dn_detr import DNDETR, DNDETRConfig, build
 
@@ -40,7 +41,7 @@ def test_matching_queries_do_not_notice() -> None:
 def test_who_sees_whom() -> None:
     """Another content in one group changes that group alone; of the matching queries, everything."""
     detr, (images, mask) = model(), padded_images()
-    noised, anchors = detr._noised(*targets()), detr.anchors(batch=2)
+    noised, anchors = detr._noised(BatchTargets(*targets())), detr.anchors(batch=2)
     cells = detr.cells(images, mask)
     content = torch.cat((noised["content"], torch.randn(2, 5, 8, dtype=torch.float64)), dim=1)
     references = torch.cat((noised["references"].sigmoid(), anchors), dim=1)
@@ -90,7 +91,7 @@ def test_a_denoising_query_is_told_its_label_its_box_and_its_kind() -> None:
     """Without noise: content (label_enc[label], 1), reference the box; nothing in slots without a box."""
     detr = model(replace(CONFIG, label_noise_probability=0.0, box_noise_scale=0.0))
     labels, boxes, counts = targets()
-    noised = detr._noised(labels, boxes, counts)
+    noised = detr._noised(BatchTargets(labels, boxes, counts))
     for group in (0, 3):
         content, references = (noised[name][:, group : group + 3] for name in ("content", "references"))
         torch.testing.assert_close(content[1, :, :-1], detr.label_enc.weight[labels[1:]])

@@ -33,6 +33,29 @@ class BatchTargets(NamedTuple):
         return self.labels[start : start + count], self.boxes[start : start + count]
 
 
+def targets_if_given(
+    target_labels: Tensor | None,
+    target_boxes: Tensor | None,
+    target_counts: Tensor | None,
+    *,
+    batch: int,
+    num_classes: int,
+) -> BatchTargets | None:
+    """What a model is given beside its images: all three tensors, or none of them.
+
+    Raises:
+        ValueError: only some are given, or they do not fit, see `batch_targets`.
+        TypeError: labels or counts are not int64.
+    """
+    if target_labels is None and target_boxes is None and target_counts is None:
+        return None
+    if target_labels is None or target_boxes is None or target_counts is None:
+        given = {"target_labels": target_labels, "target_boxes": target_boxes, "target_counts": target_counts}
+        missing = ", ".join(name for name, tensor in given.items() if tensor is None)
+        raise ValueError(f"target_labels, target_boxes and target_counts belong together; missing: {missing}")
+    return batch_targets(target_labels, target_boxes, target_counts, batch=batch, num_classes=num_classes)
+
+
 def batch_targets(
     target_labels: Tensor, target_boxes: Tensor, target_counts: Tensor, *, batch: int, num_classes: int
 ) -> BatchTargets:

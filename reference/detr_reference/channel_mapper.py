@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.config_checks import check_sizes
+from detr_reference.parameters import with_parameters
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,4 @@ def build(config: ChannelMapperConfig, state_dict: Mapping[str, Tensor] | None =
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = ChannelMapper(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(ChannelMapper(config), state_dict)

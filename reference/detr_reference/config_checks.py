@@ -30,6 +30,16 @@ def check_heads(config: Any) -> None:
         )
 
 
+def check_sine_channels(config: Any) -> None:
+    """embed_dim is a multiple of 4: a sine and a cosine of each axis.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if config.embed_dim % 4:
+        raise ValueError(f"embed_dim must be a multiple of 4 (sine and cosine, x and y), got {config.embed_dim}")
+
+
 def check_probabilities(config: Any, *names: str) -> None:
     """Each lies between 0 and 1.
 

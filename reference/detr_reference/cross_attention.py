@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detr_reference.parameters import with_parameters
 from detr_reference.self_attention import SelfAttentionConfig, attend
 
 
@@ -84,8 +84,4 @@ def build(config: CrossAttentionConfig, state_dict: Mapping[str, Tensor] | None 
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = CrossAttention(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(CrossAttention(config), state_dict)

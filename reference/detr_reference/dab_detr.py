@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from detr_reference.backbone import Backbone
 from detr_reference.box_refinement import inverse_sigmoid, refine_boxes
-from detr_reference.config_checks import check_heads, check_sizes
+from detr_reference.config_checks import check_heads, check_sine_channels, check_sizes
 from detr_reference.dab_decoder import DABDecoder, DABEncoder
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.image_tokens import ImageTokens, check_images, image_tokens
 from detr_reference.mlp import MLP
+from detr_reference.parameters import with_parameters, xavier_matrices
 from detr_reference.resnet import ResNet, ResNetConfig
 
 POSITION_TEMPERATURE = 20.0
@@ -58,8 +59,7 @@ class DABDETRConfig:
     def __post_init__(self) -> None:
         check_heads(self)
         check_sizes(self, "num_classes", "num_queries", "feedforward_dim", "num_encoder_layers", "num_decoder_layers")
-        if self.embed_dim % 4:
-            raise ValueError(f"embed_dim must be a multiple of 4 (sine and cosine, x and y), got {self.embed_dim}")
+        check_sine_channels(self)
         _ = self.backbone  # checks its own fields
 
     @property
@@ -80,9 +80,7 @@ class DABTransformer(nn.Module):
         sizes = (config.embed_dim, config.num_heads, config.feedforward_dim)
         self.encoder = DABEncoder(*sizes, config.num_encoder_layers)
         self.decoder = DABDecoder(*sizes, config.num_decoder_layers)
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
+        xavier_matrices(self)
 
     def forward(
         self,
@@ -180,8 +178,4 @@ def build(config: DABDETRConfig, state_dict: Mapping[str, Tensor] | None = None)
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    model = DABDETR(config)
-    if state_dict is not None:
-        model.to(next(iter(state_dict.values()), torch.empty(0)))
-        model.load_state_dict(state_dict)
-    return model
+    return with_parameters(DABDETR(config), state_dict)

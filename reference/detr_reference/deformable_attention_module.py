@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from detr_reference.config_checks import check_heads, check_probabilities, check_sizes
 from detr_reference.deformable_attention import check_levels, ms_deform_attn
+from detr_reference.parameters import with_parameters
 
 # (value, spatial_shapes, level_start_index, sampling_locations, attention_weights) -> (batch, query, embed)
 DeformableCore = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -220,8 +221,4 @@ def build(config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None = 
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = MultiScaleDeformableAttention(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(MultiScaleDeformableAttention(config), state_dict)

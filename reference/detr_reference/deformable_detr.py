@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from detr_reference.backbone import Backbone
 from detr_reference.channel_mapper import ChannelMapper, ChannelMapperConfig
-from detr_reference.config_checks import check_sizes
+from detr_reference.config_checks import check_sine_channels, check_sizes
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import DeformableCore
 from detr_reference.deformable_decoder import DeformableDecoder
@@ -27,6 +27,7 @@ from detr_reference.deformable_transformer_init import reset_deformable_transfor
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.image_tokens import check_images
+from detr_reference.parameters import with_parameters
 from detr_reference.proposal_position_embedding import proposal_position_embedding
 from detr_reference.query_selection import select_queries
 from detr_reference.resnet import ResNet, ResNetConfig
@@ -75,8 +76,7 @@ class DeformableDETRConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "num_classes", "num_queries", "num_encoder_layers", "num_decoder_layers")
-        if self.embed_dim % 4:
-            raise ValueError(f"embed_dim must be a multiple of 4 (sine and cosine, x and y), got {self.embed_dim}")
+        check_sine_channels(self)
         if self.two_stage and not self.box_refinement:
             raise ValueError("two_stage needs box_refinement: its proposals are boxes that the decoder corrects")
         _ = self.layer, self.neck  # the parts check their own fields
@@ -268,8 +268,4 @@ def build(
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    model = DeformableDETR(config, core)
-    if state_dict is not None:
-        model.to(next(iter(state_dict.values()), torch.empty(0)))
-        model.load_state_dict(state_dict)
-    return model
+    return with_parameters(DeformableDETR(config, core), state_dict)

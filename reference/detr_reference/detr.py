@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detr_reference.backbone import Backbone
-from detr_reference.config_checks import check_sizes
+from detr_reference.config_checks import check_sine_channels, check_sizes
 from detr_reference.image_tokens import ImageTokens, check_images, image_tokens
 from detr_reference.mlp import MLP, MLPConfig
+from detr_reference.parameters import with_parameters, xavier_matrices
 from detr_reference.resnet import ResNet, ResNetConfig
 from detr_reference.transformer_layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
 from detr_reference.transformer_stack import TransformerStack, TransformerStackConfig
@@ -60,8 +61,7 @@ class DETRConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self, "num_classes", "num_queries")
-        if self.embed_dim % 4:
-            raise ValueError(f"embed_dim must be a multiple of 4 (sine and cosine, x and y), got {self.embed_dim}")
+        check_sine_channels(self)
         _ = self.backbone, self.encoder, self.decoder  # the parts check their own fields
 
     @property
@@ -102,13 +102,7 @@ class DETRTransformer(nn.Module):
         super().__init__()
         self.encoder = TransformerStack(config.encoder, EncoderLayer)
         self.decoder = TransformerStack(config.decoder, DecoderLayer)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """All matrices Xavier-uniform; biases and norms as their modules have them."""
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
+        xavier_matrices(self)
 
     def forward(
         self, cells: ImageTokens, query_pos: Float[Tensor, "query embed"]
@@ -187,8 +181,4 @@ def build(config: DETRConfig, state_dict: Mapping[str, Tensor] | None = None) ->
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    model = DETR(config)
-    if state_dict is not None:
-        model.to(next(iter(state_dict.values()), torch.empty(0)))
-        model.load_state_dict(state_dict)
-    return model
+    return with_parameters(DETR(config), state_dict)

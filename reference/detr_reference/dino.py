@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_reference.backbone import Backbone
-from detr_reference.batch_targets import BatchTargets, batch_targets
+from detr_reference.batch_targets import BatchTargets, targets_if_given
 from detr_reference.channel_mapper import ChannelMapper
 from detr_reference.contrastive_denoising import contrastive_denoising, denoising_groups
 from detr_reference.deformable_attention import ms_deform_attn
@@ -32,6 +32,7 @@ from detr_reference.dn_denoising import dn_denoising
 from detr_reference.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.image_tokens import check_images
 from detr_reference.mixed_query_selection import initial_queries
+from detr_reference.parameters import with_parameters
 from detr_reference.query_selection import select_queries
 from detr_reference.resnet import ResNet
 from detr_reference.two_stage_proposals import encoder_proposals
@@ -128,7 +129,9 @@ class DINO(nn.Module):
         """
         check_images(images, mask)
         config, transformer = self.config, self.transformer
-        targets = self._targets(len(images), target_labels, target_boxes, target_counts)
+        targets = targets_if_given(
+            target_labels, target_boxes, target_counts, batch=len(images), num_classes=config.num_classes
+        )
 
         # 1. Feature maps of several scales, and 2. all of them as one sequence of cells.
         maps = self.neck(self.backbone(images))
@@ -226,17 +229,6 @@ class DINO(nn.Module):
             box_noise_scale=config.box_noise_scale,
         )
 
-    def _targets(
-        self, batch: int, labels: Tensor | None, boxes: Tensor | None, counts: Tensor | None
-    ) -> BatchTargets | None:
-        if labels is None and boxes is None and counts is None:
-            return None
-        if labels is None or boxes is None or counts is None:
-            given = {"target_labels": labels, "target_boxes": boxes, "target_counts": counts}
-            missing = ", ".join(name for name, tensor in given.items() if tensor is None)
-            raise ValueError(f"target_labels, target_boxes and target_counts belong together; missing: {missing}")
-        return batch_targets(labels, boxes, counts, batch=batch, num_classes=self.config.num_classes)
-
 
 def _weight(embedding: nn.Embedding | None) -> Tensor | None:
     return None if embedding is None else embedding.weight
@@ -255,8 +247,4 @@ def build(
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    model = DINO(config, core)
-    if state_dict is not None:
-        model.to(next(iter(state_dict.values()), torch.empty(0)))
-        model.load_state_dict(state_dict)
-    return model
+    return with_parameters(DINO(config, core), state_dict)

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from detr_reference.box_position_embedding import box_position_embedding
 from detr_reference.config_checks import check_sizes
 from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import DeformableCore, MultiScaleDeformableAttention
+from detr_reference.deformable_attention_module import DeformableCore
 from detr_reference.deformable_layer import DeformableDecoderLayer, DeformableLayerConfig
+from detr_reference.deformable_transformer_init import reset_deformable_layers
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.look_forward_twice import References, initial_references, next_references, predicted_boxes
 from detr_reference.mlp import MLP, MLPConfig
+from detr_reference.parameters import with_parameters
 from detr_reference.reference_points import decoder_reference_points
 
 
@@ -108,16 +110,7 @@ class DINODecoder(nn.Module):
         self.layers = nn.ModuleList(DeformableDecoderLayer(config.layer, core) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.embed_dim)
         self.ref_point_head = MLP(MLPConfig(2 * config.embed_dim, config.embed_dim, config.embed_dim, num_layers=2))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Matrices Xavier-uniform, except those that deformable attention initialises itself, afterwards."""
-        for parameter in self.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
-        for module in self.modules():
-            if isinstance(module, MultiScaleDeformableAttention):
-                module.reset_parameters()
+        reset_deformable_layers(self)
 
     def forward(
         self,
@@ -255,8 +248,4 @@ def build(config: DINODecoderConfig, state_dict: Mapping[str, Tensor] | None = N
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = DINODecoderWithHeads(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(DINODecoderWithHeads(config), state_dict)

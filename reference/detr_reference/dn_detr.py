@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_reference.backbone import Backbone
+from detr_reference.batch_targets import BatchTargets, targets_if_given
 from detr_reference.config_checks import check_probabilities, check_sizes
 from detr_reference.dab_detr import DABDETR, DABDETRConfig
 from detr_reference.dn_denoising import dn_denoising, with_indicator
+from detr_reference.parameters import with_parameters
 
 
 @dataclass(frozen=True)
@@ -83,32 +85,21 @@ class DNDETR(DABDETR):
         cells = self.cells(images, mask)
         references = self.anchors(batch=len(images))
         content = with_indicator(self.label_enc.weight[-1:], denoising=False).expand(*references.shape[:2], -1)
-        noised = self._noised(target_labels, target_boxes, target_counts) if self.training else None
-        if noised is None:
+        given = (target_labels, target_boxes, target_counts) if self.training else (None, None, None)
+        targets = targets_if_given(*given, batch=len(images), num_classes=self.config.num_classes)
+        if targets is None:
             return self.predictions(*self.transformer(cells, content, references, self.bbox_embed))
 
+        noised = self._noised(targets)
         content = torch.cat((noised["content"], content), dim=1)
         references = torch.cat((noised["references"].to(references.dtype).sigmoid(), references), dim=1)
         decoded = self.transformer(cells, content, references, self.bbox_embed, noised["attn_mask"])
         return _apart(self.predictions(*decoded), noised["content"].shape[1])
 
-    def _noised(
-        self,
-        labels: Int[Tensor, " box"] | None,
-        boxes: Float[Tensor, "box 4"] | None,
-        counts: Int[Tensor, " batch"] | None,
-    ) -> dict[str, Tensor] | None:
-        """The denoising queries and the mask of the self-attentions; None without targets."""
-        if labels is None and boxes is None and counts is None:
-            return None
-        if labels is None or boxes is None or counts is None:
-            given = {"target_labels": labels, "target_boxes": boxes, "target_counts": counts}
-            missing = [name for name, tensor in given.items() if tensor is None]
-            raise ValueError(f"{', '.join(given)} belong together; missing: {', '.join(missing)}")
+    def _noised(self, targets: BatchTargets) -> dict[str, Tensor]:
+        """The denoising queries and the mask of the self-attentions."""
         return dn_denoising(
-            labels,
-            boxes,
-            counts,
+            *targets,
             with_indicator(self.label_enc.weight[:-1], denoising=True),
             num_queries=self.config.num_queries,
             groups=self.config.denoising_groups,
@@ -129,8 +120,4 @@ def build(config: DNDETRConfig, state_dict: Mapping[str, Tensor] | None = None) 
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    model = DNDETR(config)
-    if state_dict is not None:
-        model.to(next(iter(state_dict.values()), torch.empty(0)))
-        model.load_state_dict(state_dict)
-    return model
+    return with_parameters(DNDETR(config), state_dict)

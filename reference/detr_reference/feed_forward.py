@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.config_checks import check_probabilities, check_sizes
+from detr_reference.parameters import with_parameters
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -99,8 +99,4 @@ def build(config: FeedForwardConfig, state_dict: Mapping[str, Tensor] | None = N
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = FeedForward(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(FeedForward(config), state_dict)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detr_reference.config_checks import check_sizes
+from detr_reference.parameters import with_parameters
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,4 @@ def build(
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = LearnedPositionEmbedding(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(LearnedPositionEmbedding(config), state_dict)

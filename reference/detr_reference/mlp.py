@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.config_checks import check_sizes
+from detr_reference.parameters import with_parameters
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,4 @@ def build(config: MLPConfig, state_dict: Mapping[str, Tensor] | None = None) -> 
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = MLP(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(MLP(config), state_dict)

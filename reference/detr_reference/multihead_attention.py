@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detr_reference.config_checks import check_heads, check_probabilities
+from detr_reference.parameters import with_parameters
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,4 @@ def build(config: MultiheadAttentionConfig, state_dict: Mapping[str, Tensor] | N
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = MultiheadAttention(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(MultiheadAttention(config), state_dict)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.backbone import Backbone
 from detr_reference.config_checks import check_sizes
 from detr_reference.frozen_batch_norm import FrozenBatchNorm
+from detr_reference.parameters import with_parameters
 
 STAGES = 4
 EXPANSION = 4  # a bottleneck gives out this many times the channels it works in
@@ -164,8 +164,4 @@ def build(config: ResNetConfig, state_dict: Mapping[str, Tensor] | None = None) 
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = ResNet(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(ResNet(config), state_dict)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.config_checks import check_heads, check_probabilities
+from detr_reference.parameters import with_parameters
 
 Heads = Float[Tensor, "batch head token channel"]
 
@@ -106,8 +106,4 @@ def build(config: SelfAttentionConfig, state_dict: Mapping[str, Tensor] | None =
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    module = SelfAttention(config)
-    if state_dict is not None:
-        module.to(next(iter(state_dict.values()), torch.empty(0)))
-        module.load_state_dict(state_dict)
-    return module
+    return with_parameters(SelfAttention(config), state_dict)

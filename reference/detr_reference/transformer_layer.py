@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,12 +17,12 @@ from torch import Tensor, nn
 
 from detr_reference.feed_forward import FeedForward, FeedForwardConfig
 from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.parameters import with_parameters
 
 ATTENTIONS = ("self_attn", "cross_attn")
 SUBLAYERS = (*ATTENTIONS, "ffn")
 
 Tokens = Float[Tensor, "batch query embed"]
-Layer = TypeVar("Layer", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -275,7 +274,7 @@ def build_encoder_layer(config: TransformerLayerConfig, state_dict: Mapping[str,
         ValueError: the order has a cross-attention.
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    return _with_parameters(EncoderLayer(config), state_dict)
+    return with_parameters(EncoderLayer(config), state_dict)
 
 
 def build_decoder_layer(config: TransformerLayerConfig, state_dict: Mapping[str, Tensor] | None = None) -> DecoderLayer:
@@ -285,11 +284,4 @@ def build_decoder_layer(config: TransformerLayerConfig, state_dict: Mapping[str,
         ValueError: the order has no cross-attention.
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    return _with_parameters(DecoderLayer(config), state_dict)
-
-
-def _with_parameters(layer: Layer, state_dict: Mapping[str, Tensor] | None) -> Layer:
-    if state_dict is not None:
-        layer.to(next(iter(state_dict.values()), torch.empty(0)))
-        layer.load_state_dict(state_dict)
-    return layer
+    return with_parameters(DecoderLayer(config), state_dict)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detr_reference.parameters import with_parameters
 from detr_reference.transformer_layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
 
 
@@ -84,7 +85,7 @@ def build_encoder(config: TransformerStackConfig, state_dict: Mapping[str, Tenso
         ValueError: the order of the layers has a cross-attention.
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    return _with_parameters(TransformerStack(config, EncoderLayer), state_dict)
+    return with_parameters(TransformerStack(config, EncoderLayer), state_dict)
 
 
 def build_decoder(config: TransformerStackConfig, state_dict: Mapping[str, Tensor] | None = None) -> TransformerStack:
@@ -94,11 +95,4 @@ def build_decoder(config: TransformerStackConfig, state_dict: Mapping[str, Tenso
         ValueError: the order of the layers has no cross-attention.
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    return _with_parameters(TransformerStack(config, DecoderLayer), state_dict)
-
-
-def _with_parameters(stack: TransformerStack, state_dict: Mapping[str, Tensor] | None) -> TransformerStack:
-    if state_dict is not None:
-        stack.to(next(iter(state_dict.values()), torch.empty(0)))
-        stack.load_state_dict(state_dict)
-    return stack
+    return with_parameters(TransformerStack(config, DecoderLayer), state_dict)

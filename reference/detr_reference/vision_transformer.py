@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.config_checks import check_sizes
+from detr_reference.parameters import with_parameters
 from detr_reference.patch_embedding import PatchEmbedding
 from detr_reference.self_attention import SelfAttentionConfig
 from detr_reference.vision_transformer_block import VisionTransformerBlock
@@ -154,8 +155,4 @@ def build(config: VisionTransformerConfig, state_dict: Mapping[str, Tensor] | No
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    model = VisionTransformer(config)
-    if state_dict is not None:
-        model.to(next(iter(state_dict.values()), torch.empty(0)))
-        model.load_state_dict(state_dict)
-    return model
+    return with_parameters(VisionTransformer(config), state_dict)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detr_conformance.mutants.registry import twin
 from detr_reference.deformable_detr import POSITION_OFFSET, POSITION_TEMPERATURE, DeformableDETR, DeformableDETRConfig
@@ -19,15 +19,9 @@ from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
 from detr_reference.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.image_tokens import ImageTokens, image_tokens
+from detr_reference.parameters import with_parameters
 
 DETR_OP, DEFORMABLE, DINO_OP = "detr", "deformable_detr", "dino"
-
-
-def loaded(model: nn.Module, state_dict: Mapping[str, Tensor] | None) -> None:
-    """Copies the parameters, as the reference's factories do."""
-    if state_dict is not None:
-        model.to(next(iter(state_dict.values())))
-        model.load_state_dict(state_dict)
 
 
 @twin("detr-in-steps", operation="detr", origin="the order of facebookresearch/detr, one layer after another")
@@ -37,7 +31,7 @@ class DETRInSteps(DETR):
     def __init__(self, config: DETRConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(config)
         self.changed()
-        loaded(self, state_dict)
+        with_parameters(self, state_dict)
 
     def changed(self) -> None:
         """Changes of modules before the parameters come."""
@@ -119,7 +113,7 @@ class DeformableInSteps(DeformableDETR):
     def __init__(self, config: DeformableDETRConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(config)
         self.changed()
-        loaded(self, state_dict)
+        with_parameters(self, state_dict)
 
     def changed(self) -> None:
         """Changes of modules before the parameters come."""
@@ -194,7 +188,7 @@ class DINOLoaded(DINO):
     def __init__(self, config: DINOConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(config)
         self.changed()
-        loaded(self, state_dict)
+        with_parameters(self, state_dict)
 
     def changed(self) -> None:
         """Changes of modules before the parameters come."""
