@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -250,8 +252,21 @@ class explained:
             f"{self.what} raised {type(error).__name__}: {text[0] if text else ''} ({where})",
             got=type(error).__name__,
             expected="a result",
-            detail="".join(traceback.format_exception(error)[-12:]),
+            detail="".join(list(_traceback(error).format())[-12:]),
         ) from error
+
+
+def _traceback(error: BaseException) -> traceback.TracebackException:
+    """Its files are named from their package on, so that reports of two machines agree."""
+    told: traceback.TracebackException | None = traceback.TracebackException.from_exception(error)
+    assert told is not None
+    first, roots = told, sorted({os.getcwd(), *map(os.path.abspath, sys.path)}, key=len, reverse=True)
+    while told is not None:
+        for frame in told.stack:
+            root = next((root for root in roots if frame.filename.startswith(root + os.sep)), None)
+            frame.filename = os.path.relpath(frame.filename, root) if root else frame.filename
+        told = told.__cause__ or told.__context__
+    return first
 
 
 MODES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
