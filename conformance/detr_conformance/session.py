@@ -142,13 +142,10 @@ class Session:
             return [Parameter(operation, absent=f"the feature {test.feature} is not claimed")]
         if exempt(operation, test):
             return [Parameter(operation, absent=f"{', '.join(test.clauses)} is no question of {operation}")]
-        dtypes = [dtype for dtype in self.dtypes if dtype in test.dtypes]
-        if dtypes and not set(dtypes) & set(OPERATIONS[operation].dtypes):
-            judged = ", ".join(OPERATIONS[operation].dtypes)
-            return [Parameter(operation, absent=f"{operation} is judged in {judged} alone")]
-        dtypes = [dtype for dtype in dtypes if dtype in OPERATIONS[operation].dtypes]
+        judged = [dtype for dtype in test.dtypes if dtype in OPERATIONS[operation].dtypes]
+        dtypes = [dtype for dtype in self.dtypes if dtype in judged]
         if not dtypes:
-            return [Parameter(operation, absent=f"none of {', '.join(test.dtypes)} is claimed or asked for")]
+            return [Parameter(operation, absent=f"none of {', '.join(judged)} is claimed or asked for")]
         if test.once:
             dtypes = ["float32"] if "float32" in dtypes else dtypes[:1]
         return [Parameter(operation, device, dtype) for device in self.devices for dtype in dtypes]

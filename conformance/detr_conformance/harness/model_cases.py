@@ -12,18 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detr_conformance.harness.block_case import PARAMETER, block_case, call_with, inputs_of, reference_callable, trained
+from detr_conformance.harness.block_case import (
+    block_case,
+    call_with,
+    config_of,
+    inputs_of,
+    reference_callable,
+)
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import require
+from detr_conformance.harness.other_numbers import other_numbers, other_parameters
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.operations import OPERATIONS, resolve
 
 # (height, width): what all images of a batch are padded to, images of whole cells of stride 32, and of parts of cells.
 # DETR sees one map, of stride 32; the others also see maps of stride 8 and 16.
-SIZES = {"detr": (128, 160), "deformable_detr": (64, 96), "dino": (64, 96)}
-EXTENTS = {"detr": ((128, 96), (96, 160)), "deformable_detr": ((64, 64), (32, 96)), "dino": ((64, 64), (32, 96))}
-UNEVEN = {"detr": ((101, 160), (128, 77)), "deformable_detr": ((43, 96), (64, 53)), "dino": ((43, 96), (64, 53))}
+LARGE, SMALL = (128, 160), (64, 96)
+SIZES = {"detr": LARGE, "deformable_detr": SMALL, "dino": SMALL}
+EXTENTS = {LARGE: ((128, 96), (96, 160)), SMALL: ((64, 64), (32, 96))}
+UNEVEN = {LARGE: ((101, 160), (128, 77)), SMALL: ((43, 96), (64, 53))}
 TINY = {
     "num_classes": 4,
     "num_queries": 5,
@@ -56,7 +64,8 @@ def model_case(
     **settings: Any,
 ) -> Case:
     """A call of a random model with random images."""
-    extents, size = extents or EXTENTS[subject.operation], size or SIZES[subject.operation]
+    size = size or SIZES[subject.operation]
+    extents = extents or EXTENTS[size]
     chosen = {**SETTINGS[subject.operation], **settings}
     key = (
         subject.operation,
@@ -130,10 +139,10 @@ def _drawn(name: str, shape: tuple[int, ...], fill: Filler) -> Tensor:
 
 def selection_margin(operation: str, case: Case) -> float:
     """The smallest distance between the scores of neighbours among the selected cells and the next one."""
-    made = reference_callable(operation, case, torch.float64)
-    config = made.config  # type: ignore[attr-defined]
+    config = config_of(operation, case)
     if not getattr(config, "two_stage", False):
         return torch.inf
+    made = reference_callable(operation, case, torch.float64)
     seen: list[Tensor] = []
     hook = made.class_embed[-1].register_forward_hook(lambda *call: seen.append(call[2]))  # type: ignore[attr-defined]
     inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs_of(operation, case).items()}
@@ -149,9 +158,8 @@ def selection_margin(operation: str, case: Case) -> float:
 def _called_in_chapter_3(subject: Subject, case: Case) -> Iterator[Case]:
     """The case, and what chapter 3 makes of it: other images in the same storage, other parameters in the module."""
     yield case
-    yield case.having(images=case["images"].flip(0) * 0.5, mask=case["mask"].flip(0))
-    names = [PARAMETER + name for name in trained(subject.operation, case)]
-    yield case.having(**{name: case[name].flip(0) * 0.75 for name in names})
+    yield other_numbers(subject.operation, case)
+    yield other_parameters(subject.operation, case)
 
 
 # -- the usual cases --------------------------------------------------------------------------------------------
@@ -188,7 +196,7 @@ def each_form(subject: Subject) -> Iterator[Case]:
 def uneven(subject: Subject) -> Iterator[Case]:
     """Each form, on images that end within a cell."""
     for name, settings in forms(subject).items():
-        yield model_case(subject, f"{name}, uneven images", extents=UNEVEN[subject.operation], **settings)
+        yield model_case(subject, f"{name}, uneven images", extents=UNEVEN[SIZES[subject.operation]], **settings)
 
 
 def layer_counts(subject: Subject) -> Iterator[Case]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -33,17 +33,17 @@ def stages_agree(subject: Subject, case: Case) -> None:
 
 def part_agrees(subject: Subject, case: Case, *names: str) -> None:
     """Some of the outputs lie within their limits, whatever the others do."""
+    parts_agree(subject, case, outputs(subject, case), names)
+
+
+def parts_agree(
+    subject: Subject, case: Case, found: Mapping[str, Tensor], names: Iterable[str], where: str = ""
+) -> None:
+    """What was found under these names lies within the limits of the case."""
     right = expectations(subject, case, backward=False)["output"]
     expected, limits = parts(case, right.expected), parts(case, right.limit)
-    found = outputs(subject, case)
     for name in names:
-        subject.compare(name, found[name], expected[name], limits[name])
-
-
-def other_order_of_queries(case: Case, parameter: str) -> tuple[Case, Tensor]:
-    """The case with the rows of a parameter in another order, and that order."""
-    order = torch.arange(case[parameter].shape[0]).roll(2)
-    return case.having(**{parameter: case[parameter][order]}), order
+        subject.compare(f"{name}{where}", found[name], expected[name], limits[name])
 
 
 def training(subject: Subject, case: Case) -> Any:
@@ -110,7 +110,8 @@ def expect_unreached(found: Reached, prefixes: Iterable[str], what: str) -> None
 
 def permuted_agrees(subject: Subject, case: Case, parameter: str) -> None:
     """Queries in another order: their predictions come in that order, and are otherwise what they were."""
-    turned, order = other_order_of_queries(case, parameter)
+    order = torch.arange(case[parameter].shape[0]).roll(2)
+    turned = case.having(**{parameter: case[parameter][order]})
     right = expectations(subject, case, backward=False)["output"]
     expected, limits, got = (parts(case, t) for t in (right.expected, right.limit, forward(subject, turned)))
     for name in expected:

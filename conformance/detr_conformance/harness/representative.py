@@ -38,13 +38,6 @@ REPRESENTATIVE: dict[str, str] = {
     "dino": f"{HARNESS}.model_cases:representative_dino",
 }
 
-# Where chapter 3 calls an operation again with other numbers, and halves of the first ones will not do:
-# inputs -> those that change.
-OTHER_NUMBERS: dict[str, str] = {
-    "postprocess": f"{HARNESS}.postprocess_cases:other_numbers",
-    "detection_losses": f"{HARNESS}.loss_cases:other_numbers",
-}
-
 
 def representative(subject: Subject) -> list[Case]:
     """Cases with every optional input given in at least one, unequal padding, a batch of two or more, H != W."""

@@ -22,19 +22,18 @@ from detr_conformance.harness.block import (
     parameters_by_name,
     run,
 )
-from detr_conformance.harness.block_case import PARAMETER, inputs_of, parameters_of, trained
+from detr_conformance.harness.block_case import inputs_of, parameters_of
 from detr_conformance.harness.case import LAYOUTS, Case, lay_out
 from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.other_numbers import other_numbers, other_parameters
 from detr_conformance.harness.packing import of_image, shapes_of_image
-from detr_conformance.harness.representative import OTHER_NUMBERS, representative
+from detr_conformance.harness.representative import representative
 from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
-from detr_conformance.operations import BLOCKS, resolve
+from detr_conformance.operations import BLOCKS
 
 OPERATIONS = BLOCKS
 DROPOUTS = ("attn_drop", "proj_drop", "ffn_drop", "dropout")
-TURNED = {"mask", "mask_l", "valid_ratios"}  # of the images of a batch
-KEPT = ("target_boxes", "targets", "num_boxes", "sizes")  # the truth that predictions are compared with
 
 
 def one(subject: Subject) -> list[Case]:
@@ -48,21 +47,6 @@ def is_module(subject: Subject) -> bool:
 def asks_for_gradients(subject: Subject, case: Case) -> bool:
     """Some blocks take a mask and have no parameter: nothing is differentiable there."""
     return any(differentiable(subject.operation, name, t) for name, t in case.tensors.items() if name != "grad_output")
-
-
-def _kept(name: str) -> bool:
-    return name.endswith("_mask") or name in KEPT
-
-
-def other_numbers(subject: Subject, case: Case) -> Case:
-    """The same shapes and parameters; the floating inputs turned round and scaled, the mask of a map turned round."""
-    inputs = inputs_of(subject.operation, case)
-    if subject.operation in OTHER_NUMBERS:
-        return case.having(**resolve(OTHER_NUMBERS[subject.operation])(inputs))
-    changed = {n: t.flip(0) * 0.5 for n, t in inputs.items() if t.is_floating_point() and not _kept(n)}
-    for name in TURNED & inputs.keys():
-        changed[name] = inputs[name].flip(0)
-    return case.having(**changed)
 
 
 # -- form -----------------------------------------------------------------------------------------------------
@@ -142,7 +126,7 @@ def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     with torch.no_grad():
         bound.forward(inputs)
         first = bound.handed_out()
-        bound.forward(calling(subject, made, other_numbers(subject, case))[1])
+        bound.forward(calling(subject, made, other_numbers(subject.operation, case))[1])
         bound.drop_held()
         arguments = bound.arguments(inputs)
         bound.call(arguments)
@@ -168,7 +152,7 @@ def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
     made = make(subject, case)
     bound, inputs = calling(subject, made, case)
     storage = bound.arguments(inputs)
-    numbers, parameters = other_numbers(subject, case), other_parameters(subject.operation, case)
+    numbers, parameters = other_numbers(subject.operation, case), other_parameters(subject.operation, case)
     for tried, what in ((case, "first"), (numbers, "new numbers in the same storage"), (parameters, "new parameters")):
         with torch.no_grad():
             for name, tensor in inputs_of(subject.operation, tried).items():
@@ -179,11 +163,6 @@ def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
             bound.drop_held()
         right = expectations(subject, tried, backward=False)["output"]
         subject.compare(f"output ({what})", output, right.expected, right.limit)
-
-
-def other_parameters(operation: str, case: Case) -> Case:
-    names = [PARAMETER + name for name in trained(operation, case)]
-    return case.having(**{name: case[name].flip(0) * 0.75 for name in names})
 
 
 def _load(operation: str, made: Any, case: Case) -> None:
@@ -349,7 +328,7 @@ def test_captured_whole(subject: Subject, case: Case) -> None:
     captured = torch.compile(made, fullgraph=True, backend=backend)
     separate = "BLK-17" not in operations.OPERATIONS[subject.operation].exempt
     alone = batches(subject, case)[:1] if separate else []
-    for tried in (case, other_numbers(subject, case), *alone):
+    for tried in (case, other_numbers(subject.operation, case), *alone):
         right = expectations(subject, tried, backward=False)["output"]
         subject.shapes = tried.shapes
         subject.compare("output, compiled", _call(subject, captured, tried), right.expected, right.limit)
@@ -364,7 +343,7 @@ def test_exported_whole(subject: Subject, case: Case) -> None:
     positional = () if is_module(subject) else tuple(inputs.values())
     with torch.no_grad(), explained("torch.export.export"):
         program = torch.export.export(module, positional, inputs if is_module(subject) else {}).module()
-    for tried in (case, other_numbers(subject, case)):
+    for tried in (case, other_numbers(subject.operation, case)):
         right = expectations(subject, tried, backward=False)["output"]
         subject.compare("output, exported", _call(subject, program, tried), right.expected, right.limit)
 
@@ -398,7 +377,7 @@ def test_images_are_separate(subject: Subject, case: Case) -> None:
     subject.shapes = case.shapes
     broken = {}
     for name, tensor in inputs_of(subject.operation, case).items():
-        if name not in SHARED and tensor.is_floating_point() and not _kept(name):
+        if name not in SHARED and tensor.is_floating_point() and not name.endswith("_mask"):
             broken[name] = tensor.clone()
             broken[name][0] = torch.nan
     if broken:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detr_conformance.harness.block import agrees, expectations, gradients_agree, parts
+from detr_conformance.harness.block import agrees, gradients_agree
 from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
@@ -16,6 +16,7 @@ from detr_conformance.harness.model_checks import (
     expect_reached,
     expect_unreached,
     part_agrees,
+    parts_agree,
     reached,
     stages_agree,
     trained_outputs,
@@ -140,11 +141,7 @@ def with_boxes(subject: Subject) -> Iterator[Case]:
 @covers("DINO-9", cases=with_boxes, dtypes=FLOAT32)
 def test_denoising_leaves_matching_alone(subject: Subject, case: Case) -> None:
     """In training with targets the matching queries predict what they predict without."""
-    right = expectations(subject, case, backward=False)["output"]
-    expected, limits = parts(case, right.expected), parts(case, right.limit)
-    found = trained_outputs(subject, case)
-    for name, want in expected.items():
-        subject.compare(f"{name} beside denoising queries", found[name], want, limits[name])
+    parts_agree(subject, case, trained_outputs(subject, case), case.shapes or (), " beside denoising queries")
 
 
 @covers("DINO-10", cases=with_boxes, dtypes=FLOAT32)
@@ -207,10 +204,7 @@ def without_boxes(subject: Subject) -> Iterator[Case]:
 def test_no_boxes_at_all(subject: Subject, case: Case) -> None:
     """The model predicts as ever, and its outputs reach every parameter, the label embedding too, if by zeros."""
     found = trained_outputs(subject, case)
-    right = expectations(subject, case, backward=False)["output"]
-    expected, limits = parts(case, right.expected), parts(case, right.limit)
-    for name, want in expected.items():
-        subject.compare(f"{name} without any box", found[name], want, limits[name])
+    parts_agree(subject, case, found, case.shapes or (), " without any box")
     denoised = found.get("dn_logits")
     expect(denoised is None or denoised.numel() == 0, "there are denoising predictions of no box", where="dn_logits")
     unused = unused_parameters(subject, case)

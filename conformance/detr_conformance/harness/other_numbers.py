@@ -1,0 +1,33 @@
+"""A case again with other numbers in the same shapes: what chapter 3 calls an implementation with a second time."""
+
+from __future__ import annotations
+
+from detr_conformance.harness.block import differentiable
+from detr_conformance.harness.block_case import PARAMETER, inputs_of, trained
+from detr_conformance.harness.case import Case
+from detr_conformance.operations import resolve
+
+HARNESS = "detr_conformance.harness"
+# Where halves of the first numbers will not do: inputs -> those that change.
+OWN: dict[str, str] = {
+    "postprocess": f"{HARNESS}.postprocess_cases:other_numbers",
+    "detection_losses": f"{HARNESS}.loss_cases:other_numbers",
+}
+TURNED = {"mask", "mask_l", "valid_ratios"}  # of the images of a batch
+
+
+def other_numbers(operation: str, case: Case) -> Case:
+    """The same parameters; the inputs turned round and scaled, the mask of a map turned round."""
+    inputs = inputs_of(operation, case)
+    if operation in OWN:
+        return case.having(**resolve(OWN[operation])(inputs))
+    changed = {name: t.flip(0) * 0.5 for name, t in inputs.items() if differentiable(operation, name, t)}
+    for name in TURNED & inputs.keys():
+        changed[name] = inputs[name].flip(0)
+    return case.having(**changed)
+
+
+def other_parameters(operation: str, case: Case) -> Case:
+    """The same inputs; every trained parameter turned round and scaled."""
+    names = [PARAMETER + name for name in trained(operation, case)]
+    return case.having(**{name: case[name].flip(0) * 0.75 for name in names})
