@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +53,38 @@ def on_larger_canvas(images: Tensor, mask: Tensor, height: int, width: int) -> t
     """The same images with more padding on the right and at the bottom."""
     room = (0, width - images.shape[-1], 0, height - images.shape[-2])
     return nn.functional.pad(images, room), nn.functional.pad(mask, room, value=True)
+
+
+def theirs_of(family: str, **sizes: object) -> nn.Module:
+    """A model of transformers with the sizes of TINY; what is particular to the family is given."""
+    transformers = pytest.importorskip("transformers")
+    config = getattr(transformers, f"{family}Config")(
+        use_timm_backbone=False,
+        backbone_config=transformers.ResNetConfig(
+            embedding_size=4, hidden_sizes=[16, 32, 64, 128], depths=[1, 2, 1, 1], out_features=["stage4"]
+        ),
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=12,
+        decoder_ffn_dim=12,
+        num_labels=3,
+        **{"num_queries": 5, **sizes},
+    )
+    return scrambled(getattr(transformers, f"{family}ForObjectDetection")(config))
+
+
+def builds_copies(build: Callable[..., nn.Module], config: Any, source: nn.Module, dtype: torch.dtype) -> None:
+    """What is built from a state dict computes what its source does, in its dtype, and shares no memory with it."""
+    source, (images, mask) = source.to(dtype), padded_images()
+    state = source.state_dict()
+    built = build(config, state).eval()
+    found, expected = built(images.to(dtype), mask), source(images.to(dtype), mask)
+    for name in expected:
+        assert torch.equal(found[name], expected[name])
+        assert found[name].dtype == dtype
+    assert all(value.data_ptr() != state[name].data_ptr() for name, value in built.state_dict().items())
 
 
 class Patches(Backbone):

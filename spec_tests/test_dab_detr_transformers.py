@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from detector_cases import TINY, padded_images, scrambled
+from detector_cases import TINY, padded_images, theirs_of
 from torch import Tensor, nn
 
 from detr_reference.checkpoints import transformers_names as names
@@ -72,24 +72,7 @@ def _double() -> Iterator[None]:
 
 def theirs(**options: object) -> nn.Module:
     """As TINY, in transformers' words."""
-    backbone = transformers.ResNetConfig(
-        embedding_size=4, hidden_sizes=[16, 32, 64, 128], depths=[1, 2, 1, 1], out_features=["stage4"]
-    )
-    config = transformers.DabDetrConfig(
-        use_timm_backbone=False,
-        backbone_config=backbone,
-        hidden_size=8,
-        encoder_layers=2,
-        decoder_layers=3,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=12,
-        decoder_ffn_dim=12,
-        num_labels=3,
-        num_queries=5,
-        **options,
-    )
-    return scrambled(transformers.DabDetrForObjectDetection(config))
+    return theirs_of("DabDetr", hidden_size=8, **options)
 
 
 def layers_of(model: nn.Module, images: Tensor, mask: Tensor) -> dict[str, Tensor]:

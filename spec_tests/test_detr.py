@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detector_cases import TINY, Patches, on_larger_canvas, padded_images, scrambled
+from detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
 from torch import Tensor, nn
 
 from detr_reference.detr import DETR, DETRConfig, build
@@ -201,14 +201,7 @@ def test_dc5_has_the_same_parameters_on_a_finer_map() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_build_copies_the_parameters_it_is_given(dtype: torch.dtype) -> None:
-    source, (images, mask) = model().to(dtype), padded_images(96, 160)
-    state = source.state_dict()
-    built = build(CONFIG, state).eval()
-    found, expected = built(images.to(dtype), mask), source(images.to(dtype), mask)
-    for name in expected:
-        assert torch.equal(found[name], expected[name])
-        assert found[name].dtype == dtype
-    assert all(value.data_ptr() != state[name].data_ptr() for name, value in built.state_dict().items())
+    builds_copies(build, CONFIG, model(), dtype)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detector_cases import TINY, padded_images, scrambled
+from detector_cases import TINY, padded_images, theirs_of
 from torch import Tensor, nn
 
 from detr_reference.checkpoints.transformers_detr import renamed
@@ -19,23 +19,7 @@ transformers = pytest.importorskip("transformers")
 
 def theirs(**options: object) -> nn.Module:
     """As TINY, in transformers' words."""
-    backbone = transformers.ResNetConfig(
-        embedding_size=4, hidden_sizes=[16, 32, 64, 128], depths=[1, 2, 1, 1], out_features=["stage4"]
-    )
-    config = transformers.DetrConfig(
-        use_timm_backbone=False,
-        backbone_config=backbone,
-        d_model=8,
-        encoder_layers=2,
-        decoder_layers=3,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=12,
-        decoder_ffn_dim=12,
-        num_labels=3,
-        **{"num_queries": 5, **options},
-    )
-    return scrambled(transformers.DetrForObjectDetection(config))
+    return theirs_of("Detr", d_model=8, **options)
 
 
 def ours(model: nn.Module, num_queries: int = 5) -> DETR:

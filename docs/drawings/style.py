@@ -12,7 +12,6 @@ mpl.use("agg")
 INK, FAINT, ACCENT, WARM, COOL = "#222222", "#bbbbbb", "#c0392b", "#e8a87c", "#7fa8d1"
 BLUE, GREY = "#3b78b5", "#888888"  # for lines
 CREAM, PADDING = "#f4f1de", "#e6e6e6"
-BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.02), "fontsize": 9, "frameon": False}  # a legend
 
 
 def grid(axes: Axes, height: int, width: int, padded: Tensor | None = None) -> None:
