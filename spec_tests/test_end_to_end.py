@@ -53,6 +53,22 @@ def test_a_wrong_kernel_does_not(failed: tuple[Path, subprocess.CompletedProcess
     assert "--replay" in done.stdout
 
 
+def test_an_infinite_output_is_a_finding(tmp_path: Path) -> None:
+    """Infinity where a number is due fails the clause; neither the suite nor the report may break on it."""
+    (tmp_path / "infinite.py").write_text(
+        "from detr_conformance import Target\n"
+        "from detr_reference.deformable_attention import ms_deform_attn\n"
+        "def core(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):\n"
+        "    far = (sampling_locations.detach().abs() > 2).any()\n"
+        "    output = ms_deform_attn(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)\n"
+        "    return output + float('inf') if far else output\n"
+        "target = Target('infinite', {'ms_deform_attn': core})\n"
+    )
+    done = check(tmp_path, "infinite.py:target", *QUICK, "--json", "report.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert report(tmp_path / "report.json")["clauses"]["MSDA-16"]["verdict"] == "fail"
+
+
 def test_two_runs_give_the_same_report(failed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = failed
     check(folder, f"{EXAMPLES}:broken", *QUICK, "--json", "second.json")

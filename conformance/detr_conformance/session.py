@@ -188,7 +188,7 @@ class Session:
             ratio = subject.worst_ratio
             event |= {
                 "cases": subject.cases,
-                "worst_error_ratio": None if ratio is None else float(f"{ratio:.4g}"),
+                "worst_error_ratio": _rounded(ratio),
                 "mismatches": None if subject.exact is None else 0,
             }
         if parameter.absent:
@@ -213,8 +213,8 @@ class Session:
         details = [described] if mismatch.detail is None else [described, mismatch.detail]
         if subject is not None and subject.operation in STAGES:
             details += [first_divergence(subject, failure.case) or "no stages are named that could be compared"]
-        if mismatch.ratio is not None and math.isfinite(mismatch.ratio):
-            event["worst_error_ratio"] = float(f"{mismatch.ratio:.4g}")
+        if mismatch.ratio is not None:
+            event["worst_error_ratio"] = _rounded(mismatch.ratio)
         if event["mismatches"] is not None and mismatch.count is not None:
             event["mismatches"] = int(mismatch.count.split()[0])
         event |= {
@@ -275,6 +275,14 @@ class Session:
             known, events = [], [*events, {"event": "error", "message": str(error)}]
         report = build_report(events, load_clauses(), known, target=self.name, selection=self.selection)
         write_report(path, report)
+
+
+def _rounded(ratio: float | None) -> float | None:
+    """A ratio for the report, which holds no infinity: None where there is none, or where its end is not told."""
+    if ratio is None:
+        return None
+    rounded = float(f"{ratio:.4g}")  # this, too, can reach infinity
+    return rounded if math.isfinite(rounded) else None
 
 
 def _devices(target: Target, asked: str | None) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def compare(name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: T
     error = torch.maximum(low - got, got - high).clamp(min=0)
     ratio = torch.where(error == 0, 0.0, error / limit)
     same_kind = torch.where(rounded.isnan(), got.isnan(), got == rounded)
-    ratio = torch.where(finite, ratio.nan_to_num(nan=math.inf), torch.where(same_kind, 0.0, math.inf))
+    ratio = torch.where(finite, ratio.nan_to_num(nan=math.inf, posinf=math.inf), torch.where(same_kind, 0.0, math.inf))
     worst = int(ratio.argmax())
     if ratio.flatten()[worst] <= 1:
         return float(ratio.max())
