@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "ported-dino": (f"detr-spec check {PORT}:target --operation dino --json docs/runs/ported-dino.json", 1),
     "torch": ("detr-spec check torch --json docs/runs/torch.json", 0),
     "transformers": (
-        "detr-spec check transformers"
+        "detr-spec check transformers --jobs 2"
         + "".join(f" --operation {operation}" for operation in BLOCKS)
         + " --json docs/runs/transformers.json",
         0,
