@@ -1,0 +1,1 @@
+"""Images with boxes: reading COCO, checking it, augmenting it, and putting images together as a batch."""
