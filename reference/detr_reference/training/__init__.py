@@ -1,0 +1,1 @@
+"""Training of the reference's models: recipes, objective, optimiser, loop, evaluation."""

@@ -1,0 +1,82 @@
+"""A user's own sampling function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from training_cases import SMALL, small_batch
+
+from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.training.kernel import sampling_function
+from detr_reference.training.models import make_model
+
+KERNELS = """
+from detr_reference.deformable_attention import ms_deform_attn
+
+def good(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+    return 2 * ms_deform_attn(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+
+def with_block_size(value, shapes, starts, locations, weights, im2col_step=64):
+    return ms_deform_attn(value, shapes, starts, locations, weights)
+
+def four(value, spatial_shapes, sampling_locations, attention_weights):
+    return value
+
+def six(value, spatial_shapes, level_start_index, sampling_locations, attention_weights, im2col_step):
+    return value
+
+def by_name(*, value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+    return value
+
+number = 3
+"""
+
+
+@pytest.fixture
+def kernels(tmp_path: Path) -> Path:
+    path = tmp_path / "kernels.py"
+    path.write_text(KERNELS)
+    return path
+
+
+def test_a_function_of_a_module() -> None:
+    assert sampling_function("detr_reference.deformable_attention:ms_deform_attn") is ms_deform_attn
+
+
+def test_a_function_of_a_file_computes_in_the_model(kernels: Path) -> None:
+    name, settings = SMALL["deformable_detr"]
+    batch, outputs = small_batch(), []
+    for core in (None, sampling_function(f"{kernels}:with_block_size"), sampling_function(f"{kernels}:good")):
+        torch.manual_seed(0)
+        outputs.append(make_model(name, settings, core=core).eval()(batch.images, batch.mask)["pred_logits"])
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        (":four", r"kernels\.py:four must take \(value, spatial_shapes, level_start_index, .*\), but takes \(value, "),
+        (":six", r"kernels\.py:six must take .*im2col_step"),
+        (":by_name", r"kernels\.py:by_name must take .*"),
+        (":number", r"number.* is a int, not a function"),
+        (":absent", r"absent.* cannot be imported.*absent"),
+        ("", r"names no function; write package\.module:function or path/to/file\.py:function"),
+    ],
+)
+def test_a_function_that_cannot_be_one(kernels: Path, attribute: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampling_function(f"{kernels}{attribute}")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:function", "no_such_file.py:function"])
+def test_a_place_that_is_not_there(name: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot be imported: .*no_such_"):
+        sampling_function(name)
+
+
+def test_a_compiled_function_without_a_signature_is_taken() -> None:
+    assert sampling_function("operator:itemgetter") is not None
+    assert sampling_function("builtins:print") is print
