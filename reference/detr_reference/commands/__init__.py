@@ -1,0 +1,1 @@
+"""The subcommands of `detr-spec` that train, evaluate and predict."""
