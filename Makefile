@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check test lint types readme pictures kill-matrix thorough clean
+.PHONY: help check smoke test lint types readme pictures kill-matrix thorough clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -30,6 +30,10 @@ check: $(READY)  ## set up, then check the distinct deformable cores of transfor
 
 test: $(READY) lint types  ## every test of the project
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# A run that was stopped goes on; a finished one is evaluated again.
+smoke: $(READY)  ## train a small DINO on generated shapes, in runs/smoke (about 10 minutes)
+	$(BIN)/detr-spec train smoke $(if $(wildcard runs/smoke/checkpoint.pt),--resume)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
