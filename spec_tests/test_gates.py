@@ -14,16 +14,32 @@ from detr_conformance.gates import (
     unguarded_clauses,
     untested_clauses,
 )
+from detr_conformance.harness.subject import Settings
 from detr_conformance.harness.trial import exempt, rejection, suite_test_of, suite_tests, trials
 from detr_conformance.mutants import MUTANTS, TWINS, Mutant, Twin, as_target
 from detr_conformance.mutants.naive import naive_check
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.operations import OPERATIONS, TRAINED, TRAINING_CHAPTER
 from detr_conformance.targets.reference import target as reference
 
 # A user does not have the run-time checks of shapes: they draw random numbers, break graphs, and would judge mutants.
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 CLAUSES = load_clauses()
+TRAINING = Settings(profile="training", shrink=False)
+# The whole models' twins, and the sampling functions that differ most in the order of their sums, forward or backward.
+TRAINED_TWINS = (
+    "detr-in-steps",
+    "deformable-detr-image-by-image",
+    "dino-image-by-image",
+    "hand-written-backward",
+    "autograd-gather",
+    "chunked-queries",
+    "levels-reversed",
+    "sequential-sum",
+    "grid-sample",
+    "sparse-matrix",
+    "gradient-by-level",
+)
 TESTS = [test for tests in suite_tests().values() for test in tests]
 
 
@@ -59,8 +75,16 @@ def test_the_reference_passes_and_exercises_every_clause(operation: str) -> None
     """Of the operation's own chapter and, if it is a block, of chapter 3 but for what it is exempt from."""
     found = list(trials(replace(reference, provides={operation: reference.provides[operation]})))
     assert [(test.name, dtype, str(failure)) for test, dtype, failure in found if failure] == []
-    tests = [suite_test_of(test) for test in suite_tests()[operation]]
+    tests = [test for test in map(suite_test_of, suite_tests()[operation]) if test.runs_in("standard")]
     asked = {clause: CLAUSES[clause] for test in tests for clause in test.clauses if not exempt(operation, test)}
+    assert unexercised_clauses(asked, [test for test, _, _ in found]) == []
+
+
+@pytest.mark.parametrize("operation", TRAINED)
+def test_the_reference_is_trained_with_and_exercises_every_clause_of_training(operation: str) -> None:
+    found = list(trials(replace(reference, provides={operation: reference.provides[operation]}), settings=TRAINING))
+    assert [(test.name, dtype, str(failure)) for test, dtype, failure in found if failure] == []
+    asked = {name: clause for name, clause in CLAUSES.items() if clause.chapter == TRAINING_CHAPTER}
     assert unexercised_clauses(asked, [test for test, _, _ in found]) == []
 
 
@@ -84,6 +108,13 @@ def test_a_twin_passes(twin: Twin, dtype: str) -> None:
         if failure is not None
     ]
     assert failures == []
+
+
+@pytest.mark.parametrize("name", TRAINED_TWINS)
+def test_a_twin_is_trained_with(name: str) -> None:
+    found = list(trials(as_target(TWINS[name]), settings=TRAINING))
+    assert found
+    assert [(test.name, str(failure)) for test, _, failure in found if failure] == []
 
 
 def test_the_naive_check_accepts_every_twin() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +21,7 @@ from detr_conformance.deviations import Deviation, DeviationError, load_deviatio
 from detr_conformance.events import Event, digest
 from detr_conformance.junit import junit_xml
 from detr_conformance.loaders import load_target, resolve_names
+from detr_conformance.operations import TRAINED
 from detr_conformance.progress import LiveProgress
 from detr_conformance.report import Report, build_report, combine, exit_code, worst_verdict
 from detr_conformance.report_file import ReportError, write_report, write_whole
@@ -25,6 +30,8 @@ from detr_conformance.target import TargetError
 from detr_conformance.terminal import print_report, print_summary
 from detr_conformance.web_page import web_page
 from detr_reference.cli import CannotDo
+
+CURVES_SECONDS = 600
 
 Run = tuple[Report, list[Event]]
 
@@ -36,20 +43,25 @@ class Outputs:
     json: str | None
     junit: str | None
     html: str | None
+    curves: str | None = None
 
 
 def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
     """Check everything that TARGET stands for; returns the exit status of `detr-spec check`."""
-    for path in filter(None, (outputs.json, outputs.junit, outputs.html)):
+    for path in filter(None, (outputs.json, outputs.junit, outputs.html, outputs.curves)):
         _refuse_unwritable(path)
     try:
         chapters = load_chapters()
     except ClauseError as error:
         raise CannotDo(str(error)) from error
+    if outputs.curves:
+        _refuse_curves(target)
     runs = _run_all(target, selection, chapters)
     reports = [report for report, _ in runs]
     try:
         _write(runs, reports, chapters, outputs)
+        if outputs.curves and reports[0]["clauses"]:
+            _draw_curves(target, selection, outputs.curves)
     except ReportError as error:
         raise CannotDo(str(error)) from error
     return exit_code(worst_verdict(reports))
@@ -72,6 +84,8 @@ def _run_all(target: str, selection: Selection, chapters: Sequence[Chapter]) -> 
 
 def _asked_for(names: Sequence[str], selection: Selection) -> list[tuple[str, Selection]]:
     """Of several targets those that provide some of the operations asked for, each asked for these alone."""
+    if len(names) > 1 and selection.profile == "training" and not selection.operations:
+        selection = replace(selection, operations=TRAINED)
     if len(names) == 1 or not selection.operations:
         return [(name, selection) for name in names]
     found = []
@@ -136,6 +150,30 @@ def _refuse_unwritable(path: str) -> None:
         raise CannotDo(f"cannot write {path}: it is a folder")
     if not os.access(folder, os.W_OK):
         raise CannotDo(f"cannot write {path}: permission denied")
+
+
+def _refuse_curves(target: str) -> None:
+    """Before the run: one picture shows one target, and drawing takes a package that checking does not."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise CannotDo("--curves draws with matplotlib, which is not installed: pip install 'detr-spec[pictures]'")
+    with contextlib.suppress(TargetError):  # its run says why it does not load
+        if len(names := resolve_names(target)) > 1:
+            raise CannotDo(f"--curves draws one target, and {target} stands for {', '.join(names)}")
+
+
+def _draw_curves(target: str, selection: Selection, path: str) -> None:
+    """Information beside the verdict, so in a process of its own: whatever happens there changes nothing here."""
+    command = [sys.executable, "-P", "-m", "detr_conformance.training_curves", target, path]
+    command += ["--seed", str(selection.seed), "--dtype", selection.dtype or "float32"]
+    command += ["--device", selection.device] if selection.device else []
+    command += [part for operation in selection.operations for part in ("--operation", operation)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CURVES_SECONDS)
+        said = done.stderr.strip().splitlines()
+        problem = None if done.returncode == 0 else said[-1] if said else f"exit status {done.returncode}"
+    except subprocess.TimeoutExpired:
+        problem = f"no end after {CURVES_SECONDS} seconds"
+    click.echo(f"curves: {path}" if problem is None else f"no curves: {problem}", err=problem is not None)
 
 
 def _write(runs: Sequence[Run], reports: Sequence[Report], chapters: Sequence[Chapter], outputs: Outputs) -> None:

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from detr_conformance.clauses import load_clauses, natural_key
 from detr_conformance.harness.subject import Settings
-from detr_conformance.harness.trial import trials
+from detr_conformance.harness.trial import profile_of, trials
 from detr_conformance.mutants import MUTANTS, as_target
 from detr_conformance.mutants.naive import naive_check
 
@@ -36,7 +36,8 @@ def judge(name: str) -> dict[str, Any]:
         if failure is not None:
             rejecting.update(test.clauses)
     if mutant.rejects not in rejecting:
-        for test, _, failure in trials(as_target(mutant), {mutant.rejects}):
+        settings = Settings(profile=profile_of(mutant.rejects), shrink=False)
+        for test, _, failure in trials(as_target(mutant), {mutant.rejects}, settings=settings):
             if failure is not None:
                 rejecting.update(test.clauses)
     return {

@@ -330,6 +330,10 @@ OPERATIONS: dict[str, Operation] = {
 # What the clauses of chapter 3 are about.
 BLOCKS = tuple(name for name, operation in OPERATIONS.items() if EVERY_BLOCK in operation.chapters)
 
+# What the profile "training" is about, and the chapter of its clauses.
+TRAINED = ("ms_deform_attn", "detr", "deformable_detr", "dino")
+TRAINING_CHAPTER = "21-training.md"
+
 # Named alternatives: the first value is the default.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "coordinates": ("float32", "half"),

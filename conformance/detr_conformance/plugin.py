@@ -35,9 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--detr-profile",
-        choices=("smoke", "standard", "thorough"),
+        choices=("smoke", "standard", "thorough", "training"),
         default="standard",
-        help="how many cases; thorough is random",
+        help="how many cases; thorough is random, training runs tests of its own",
     )
     group.addoption("--detr-device", metavar="D", help="run on this device only")
     group.addoption("--detr-dtype", metavar="T", help="run in this dtype only")
@@ -101,7 +101,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash.get(SESSION, None)
     if session is None:
         return
-    kept = [item for item in items if not _is_suite_test(item) or session.selects(_operation(item), _name(item.nodeid))]
+    kept = [
+        item
+        for item in items
+        if not _is_suite_test(item) or session.selects(_operation(item), _name(item.nodeid), _suite_test(item))
+    ]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
     for item in items:

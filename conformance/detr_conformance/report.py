@@ -12,6 +12,7 @@ from detr_conformance.assess import assess_clause, unexercised_clause
 from detr_conformance.clauses import Clause, natural_key
 from detr_conformance.deviations import Deviation
 from detr_conformance.events import Digest, Event, digest
+from detr_conformance.operations import TRAINING_CHAPTER
 from detr_conformance.runner import Selection
 
 SCHEMA_VERSION = 1
@@ -92,7 +93,8 @@ def _clauses(
         for clause_id in result["clauses"]:
             results.setdefault(clause_id, []).append(result)
     assessed = {}
-    in_order = sorted(clauses.values(), key=lambda clause: (clause.chapter, natural_key(clause.id)))
+    asked = [c for c in clauses.values() if (c.chapter == TRAINING_CHAPTER) == (selection.profile == "training")]
+    in_order = sorted(asked, key=lambda clause: (clause.chapter, natural_key(clause.id)))
     for clause_id, clause in ((clause.id, clause) for clause in in_order):
         declared = [entry for entry in deviations if entry.clause == clause_id]
         if clause_id in results:

@@ -77,9 +77,10 @@ def suite_environment(selection: Selection) -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "passive", **kept, **shielded, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def replay_command(target: str, case_file: str) -> str:
-    """What a user types to run one failing case again."""
-    return shlex.join(["detr-spec", "check", target, "--replay", case_file])
+def replay_command(target: str, case_file: str, profile: str = "standard") -> str:
+    """What a user types to run one failing case again; a profile with tests of its own has to be named."""
+    named = ["--profile", profile] if profile == "training" else []
+    return shlex.join(["detr-spec", "check", target, *named, "--replay", case_file])
 
 
 def run_suite(target: str, selection: Selection) -> Generator[Event, None, None]:

@@ -24,7 +24,7 @@ from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.harness.trial import exempt
 from detr_conformance.loaders import load_targets
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.operations import OPERATIONS, TRAINED
 from detr_conformance.report import build_report
 from detr_conformance.report_file import write_report
 from detr_conformance.runner import Selection
@@ -89,6 +89,8 @@ class Session:
         except (TargetError, CaseFileError) as error:
             raise SetupError(str(error)) from error
         target = targets[0]
+        if options.detr_profile == "training":
+            _refuse_untrained(target, options.detr_operation)
         for operation in options.detr_operation:
             if operation not in OPERATIONS:
                 raise SetupError(f"unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
@@ -125,13 +127,14 @@ class Session:
 
     def operations(self) -> tuple[str, ...]:
         """The operations to check: what the target provides, as far as it was asked for."""
-        return tuple(op for op in self.target.provides if op in (self.selection.operations or OPERATIONS))
+        known = TRAINED if self.selection.profile == "training" else OPERATIONS
+        return tuple(op for op in self.target.provides if op in known and op in (self.selection.operations or known))
 
     # -- what applies -------------------------------------------------------------------------------------
 
-    def selects(self, operation: str, test: str) -> bool:
+    def selects(self, operation: str, test: str, about: SuiteTest) -> bool:
         """Whether a test (with its parameter) is to be run."""
-        wanted = operation in self.operations()
+        wanted = operation in self.operations() and about.runs_in(self.selection.profile)
         return wanted and (self.replayed_test is None or self.replayed_test == test)
 
     def parameters(self, operation: str, test: SuiteTest) -> list[Parameter]:
@@ -211,7 +214,7 @@ class Session:
         )
         described = failure.case.describe()
         details = [described] if mismatch.detail is None else [described, mismatch.detail]
-        if subject is not None and subject.operation in STAGES:
+        if subject is not None and subject.operation in STAGES and test.profile is None:
             details += [first_divergence(subject, failure.case) or "no stages are named that could be compared"]
         if mismatch.ratio is not None:
             event["worst_error_ratio"] = _rounded(mismatch.ratio)
@@ -275,6 +278,16 @@ class Session:
             known, events = [], [*events, {"event": "error", "message": str(error)}]
         report = build_report(events, load_clauses(), known, target=self.name, selection=self.selection)
         write_report(path, report)
+
+
+def _refuse_untrained(target: Target, asked: Sequence[str]) -> None:
+    about = ", ".join(TRAINED)
+    if strange := [operation for operation in asked if operation not in TRAINED]:
+        raise SetupError(f"the profile training is not about {', '.join(strange)}; it is about {about}")
+    if not set(TRAINED) & set(target.provides):
+        raise SetupError(f"target {target.name!r} provides nothing that the profile training is about: {about}")
+    if "backward" not in target.features:
+        raise SetupError(f"target {target.name!r} does not claim the feature backward, so it cannot be trained")
 
 
 def _rounded(ratio: float | None) -> float | None:

@@ -8,13 +8,19 @@ from detr_conformance.cli.completion import TargetName
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.target import DTYPES
 
-PROFILES = ("smoke", "standard", "thorough")
+PROFILES = ("smoke", "standard", "thorough", "training")
 
 
 @click.command(short_help="Does an implementation agree with the spec?")
 @click.argument("target", type=TargetName())
 @click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
-@click.option("--profile", type=click.Choice(PROFILES), default="standard", show_default=True, help="How much to try.")
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="standard",
+    show_default=True,
+    help="How much to try; training follows the reference's training instead, see above.",
+)
 @click.option("--device", help="Only this device, such as cuda; it must be one that the target claims.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Only this dtype.")
 @click.option(
@@ -40,6 +46,12 @@ PROFILES = ("smoke", "standard", "thorough")
     show_default=True,
     help="Where failing cases are saved.",
 )
+@click.option(
+    "--curves",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="With --profile training: draw the losses of free-running trainings into this PNG.",
+)
 def check(
     target: str,
     operation: tuple[str, ...],
@@ -53,12 +65,20 @@ def check(
     html_file: str | None,
     replay: str | None,
     cases_dir: str,
+    curves: str | None,
 ) -> None:
     """Check TARGET, an implementation, against the clauses of the spec.
 
     TARGET is an installed name (see `detr-spec targets`), package.module:attribute, or
     path/to/file.py:attribute. The beginning of several installed names, such as "transformers", stands
     for all of them; with --operation, for those that provide it.
+
+    The profile training asks other clauses than the rest, those of chapter 21: a small model is trained by the
+    reference, and at each of its steps the target's losses and parameter gradients are compared at the same
+    parameters and the same batch. It is about ms_deform_attn, which is put into a Deformable DETR and a DINO, and
+    about the models detr, deformable_detr and dino. The report says at which step and parameter a target parts.
+    With --curves, target and reference also train freely, and both curves are drawn: they part for rounding alone,
+    so they are no part of the verdict.
 
     \b
     Exit status
@@ -73,7 +93,9 @@ def check(
     from detr_conformance.checking import Outputs, check_targets
     from detr_conformance.runner import Selection
 
+    if curves and profile != "training":
+        raise click.UsageError("--curves belongs to --profile training")
     if seed is None:
         seed = random.SystemRandom().randrange(1 << 31) if profile == "thorough" else 0
     selection = Selection(operation, profile, device, dtype, seed, jobs, cases_dir, replay)
-    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file)))
+    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves)))

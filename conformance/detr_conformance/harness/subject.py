@@ -23,7 +23,7 @@ from detr_conformance.harness.suite_test import Cases, SuiteTest
 from detr_conformance.operations import VARIANTS
 from detr_conformance.target import DTYPES
 
-EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200}
+EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200, "training": 16}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Cases = Iterable[Case] | SearchStrategy[Case]
 ALL = ("float64", "float32", "float16", "bfloat16")
 HALF = ("float16", "bfloat16")
+OWN_TESTS = ("training",)  # profiles that run tests of their own, and those alone
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SuiteTest:
         feature: the feature a target must have for the clause to apply.
         once: run for one dtype only (the clause does not depend on it).
         share: of the profile's number of drawn cases, how many this test draws (expensive ones less than 1).
+        profile: the one profile that runs this test, and no others; None for the tests of all other profiles.
     """
 
     name: str
@@ -40,6 +42,11 @@ class SuiteTest:
     feature: str | None
     once: bool
     share: float
+    profile: str | None = None
+
+    def runs_in(self, profile: str) -> bool:
+        """Whether a run of this profile asks it: a profile with tests of its own asks these alone."""
+        return self.profile == (profile if profile in OWN_TESTS else None)
 
 
 def covers(
@@ -49,6 +56,7 @@ def covers(
     feature: str | None = None,
     once: bool = False,
     share: float = 1.0,
+    profile: str | None = None,
 ) -> Callable[[Callable[[Subject, Case], None]], Callable[[Subject], None]]:
     """Marks a property `(subject, case)` as the test of one or more clauses."""
 
@@ -62,7 +70,7 @@ def covers(
             property.__module__,
         )
         test.suite_test = SuiteTest(  # type: ignore[attr-defined]
-            property.__name__, property, clauses, cases, dtypes, feature, once, share
+            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile
         )
         return test
 

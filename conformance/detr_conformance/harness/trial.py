@@ -64,10 +64,16 @@ def trials(
                 continue
             if test.feature is not None and test.feature not in target.features:
                 continue
-            if exempt(operation, test):
+            if exempt(operation, test) or not test.runs_in(settings.profile):
                 continue
             for dtype in _dtypes(operation, test, target, dtypes):
                 yield test, dtype, _try(judge, operation, implementation, dtype, target, settings)
+
+
+def profile_of(clause: str) -> str:
+    """The profile in which a clause is judged: that of its tests, if they have one of their own."""
+    tests = [suite_test_of(judge) for judges in suite_tests().values() for judge in judges]
+    return next((test.profile for test in tests if test.profile and clause in test.clauses), "standard")
 
 
 def exempt(operation: str, test: SuiteTest) -> bool:
@@ -100,8 +106,9 @@ def _try(
 def rejection(target: Target, clause: str) -> tuple[SuiteTest, str, Failure] | None:
     """The first failure of a target in a test of one clause, or None if the clause accepts it."""
     order = ("float32", "bfloat16", "float16", "float64")
+    settings = Settings(profile=profile_of(clause), shrink=False)
     for dtype in order:
-        for test, tried, failure in trials(target, {clause}, (dtype,)):
+        for test, tried, failure in trials(target, {clause}, (dtype,), settings):
             if failure is not None:
                 return test, tried, failure
     return None
