@@ -12,15 +12,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
+
+from readme_training import ROOT, RUNS, compared, overfit, projected, recipes, run_smoke, saved, smoke
 
 from detr_conformance.catalogue import covering_tests, mutants
 from detr_conformance.clauses import load_chapters, load_clauses
 from detr_conformance.operations import OPERATIONS
 
-ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "docs" / "runs"
 EXAMPLE = "docs/examples/grid_sample_kernel.py"
 PORT = "docs/examples/ported_dino.py"
 
@@ -45,6 +44,10 @@ COMMANDS: dict[str, tuple[str, int]] = {
         "detr-spec check transformers --jobs 2"
         + "".join(f" --operation {operation}" for operation in DETECTORS)
         + " --json docs/runs/transformers-detectors.json",
+        0,
+    ),
+    "training-check": (
+        f"detr-spec check {EXAMPLE}:target --profile training --json docs/runs/training-check.json",
         0,
     ),
     "reference-compiled": ("detr-spec check reference-compiled --json docs/runs/reference-compiled.json", 0),
@@ -100,7 +103,7 @@ def parted() -> str:
 
 def sizes() -> str:
     """Parameters, time and memory of the published sizes."""
-    found = json.loads((RUNS / "full-size.json").read_text(encoding="utf-8"))
+    found = saved("full-size")
     lines = ["| one image of 800 x 1333 on the CPU | parameters | forward | backward | peak memory |", "|---" * 5 + "|"]
     for run in found["runs"]:
         seconds = run["seconds"]
@@ -112,11 +115,11 @@ def sizes() -> str:
     return "\n".join(lines)
 
 
-def reports(*names: str) -> list[dict[str, Any]]:
+def reports(*runs: str) -> list[dict[str, Any]]:
     """The saved reports of these runs."""
     found = []
-    for name in names:
-        report = json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
+    for name in runs:
+        report = saved(name)
         found += report.get("reports", [report])
     return found
 
@@ -198,6 +201,12 @@ def filled(readme: str) -> str:
         "causes": causes_table(),
         "chapters": chapters_table(),
         "kill-rates": kill_rates(),
+        "smoke": smoke(),
+        "recipes": recipes(),
+        "dry-run": projected(),
+        "overfit": overfit(),
+        "small-comparison": compared(),
+        "training-check": fenced(lines_of("training-check")),
     }
     for name, text in places.items():
         pattern = re.compile(rf"(<!-- run: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -215,6 +224,8 @@ def main() -> None:
         for name in COMMANDS:
             print(f"running {name} ...", flush=True)
             run(name)
+        print("running smoke ...", flush=True)
+        run_smoke()
     readme = path.read_text(encoding="utf-8")
     if "--check" not in options:
         path.write_text(filled(readme), encoding="utf-8")
