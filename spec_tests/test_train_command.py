@@ -34,7 +34,7 @@ def toml(tmp_path: Path) -> Path:
     return path
 
 
-SMALL = ("--set", "model.num_classes=5", "--device", "cpu", "--workers", "0", "--log-steps", "1")
+SMALL = ("--set", "model.num_classes=3", "--device", "cpu", "--workers", "0", "--log-steps", "1")
 
 
 def test_from_nothing_to_a_model(toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_from_nothing_to_a_model(toml: Path, tmp_path: Path, monkeypatch: pytest
         patch.setattr(Learner, "step", interrupted)
         stopped = typed(*given)
     assert stopped.exit_code == 130
-    expected = f"detr-spec train {toml} --device cpu --workers 0 --log-steps 1 --set model.num_classes=5"
+    expected = f"detr-spec train {toml} --device cpu --workers 0 --log-steps 1 --set model.num_classes=3"
     assert f"{expected} --set training.checkpoint_steps=1 --resume" in stopped.stderr
     again = typed(*given)
     assert again.exit_code == 2
@@ -137,7 +137,7 @@ def test_mistakes(words: tuple[str, ...], message: str, tmp_path: Path, monkeypa
 def test_a_model_with_too_few_classes(toml: Path, tmp_path: Path) -> None:
     result = typed(toml, "--set", "model.num_classes=2", "--output", tmp_path / "run", "--device", "cpu")
     assert result.exit_code == 2
-    assert "the model has 2 classes, but the annotations have 5 categories" in said(result)
+    assert "the model has 2 classes, but the annotations have 3 categories" in said(result)
 
 
 def test_interrupted_before_anything_was_written(toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

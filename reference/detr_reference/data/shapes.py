@@ -1,8 +1,8 @@
 """A data set of coloured shapes, made here and written as COCO's files are: for a first training that needs nothing.
 
 Small, but no toy: images of different sizes, so that batches are padded; a class is a shape, and colour says nothing of
-it; shapes are turned, some are small, they cover each other, and lie on gradients with noise and lines that are no
-shapes; some images have none. Category ids have gaps, as COCO's have.
+it; some shapes are small, they cover each other and lie on gradients with noise; some images have none. Category ids
+have gaps, as COCO's have.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from PIL import Image, ImageDraw
 Color = tuple[int, int, int]
 Mask = Bool[np.ndarray, "height width"]
 Pixels = UInt8[np.ndarray, "height width 3"]
-Outline = list[tuple[float, float]]
 
-CATEGORIES = {1: "circle", 2: "square", 5: "triangle", 7: "cross", 8: "star"}  # by id
+CATEGORIES = {1: "circle", 2: "square", 5: "triangle"}  # by id
 NAMES = tuple(CATEGORIES.values())
+OUTLINES = {  # corners on a circle of radius 1, y down
+    "square": [(u * math.sqrt(0.5), v * math.sqrt(0.5)) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))],
+    "triangle": [(0.0, -1.0), (math.sqrt(0.75), 0.5), (-math.sqrt(0.75), 0.5)],
+}
 SIDES = (64, 96)  # of images, in pixels
-RADII = ((6.5, 10.0), (10.0, 17.0), (16.0, 27.0))  # small, middle and large shapes, a third each
-MOST = 6  # shapes on an image
+RADII = ((6.5, 10.0), (10.0, 17.0), (14.0, 20.0), (16.0, 27.0))  # from small shapes to large ones, a quarter each
+MOST = 5  # shapes on an image
 EMPTY = 0.08  # share of images without any
 COVERED = 0.25  # at most this share of a shape's pixels is hidden by others
-LINES = 2  # thin ones behind the shapes, at most
 CONTRAST = 180  # least sum of the differences in red, green and blue between a shape and what it is drawn on
 ATTEMPTS = 40  # to find a place for a shape
-TURN = math.pi / 9  # shapes are turned by this much at most, one way or the other
 LARGEST = 100_000  # images of a set
 
 
@@ -114,16 +115,11 @@ def annotation_of(mask: Mask) -> dict[str, Any]:
 
 
 def _background(width: int, height: int, rng: random.Random) -> Pixels:
-    """From one colour to another across the image, with noise and thin lines."""
+    """From one colour to another across the image, with noise."""
     first, second = (np.array(_color(rng), dtype=np.float64) for _ in range(2))
     along = np.linspace(0, 1, width)[None, :, None] if rng.random() < 0.5 else np.linspace(0, 1, height)[:, None, None]
     noise = np.random.default_rng(rng.getrandbits(32)).normal(0, 6, (height, width, 3))
-    image = Image.fromarray((first + (second - first) * along + noise).clip(0, 255).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    for _ in range(rng.randint(0, LINES)):
-        ends = [(rng.uniform(0, width), rng.uniform(0, height)) for _ in range(2)]
-        draw.line(ends, fill=_color(rng), width=rng.randint(1, 2))
-    return np.array(image)
+    return (first + (second - first) * along + noise).clip(0, 255).astype(np.uint8)
 
 
 def _free_place(
@@ -134,7 +130,7 @@ def _free_place(
     for _ in range(ATTEMPTS):
         name, radius, color = rng.choice(NAMES), rng.uniform(*rng.choice(RADII)), _color(rng)
         x, y = (rng.uniform(radius, side - radius) for side in (width, height))
-        mask = _mask(name, (width, height), x, y, radius, rng.uniform(-TURN, TURN))
+        mask = _mask(name, (width, height), x, y, radius)
         shown = ((seen & ~mask).sum() / one.sum() for one, seen in zip(whole, visible, strict=True))
         if _stands_out(color, pixels[mask]) and all(share >= 1 - COVERED for share in shown):
             return name, mask, color
@@ -147,36 +143,15 @@ def _stands_out(color: Color, pixels: UInt8[np.ndarray, "pixel 3"]) -> bool:
     return bool((difference < CONTRAST).mean() <= 0.05)
 
 
-def _mask(name: str, size: tuple[int, int], x: float, y: float, radius: float, turn: float) -> Mask:
+def _mask(name: str, size: tuple[int, int], x: float, y: float, radius: float) -> Mask:
     """Where the shape is."""
     mask = Image.new("1", size)
     draw = ImageDraw.Draw(mask)
     if name == "circle":
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=1)
     else:
-        cos, sin = radius * math.cos(turn), radius * math.sin(turn)
-        draw.polygon([(x + u * cos - v * sin, y + u * sin + v * cos) for u, v in _outline(name)], fill=1)
+        draw.polygon([(x + radius * u, y + radius * v) for u, v in OUTLINES[name]], fill=1)
     return np.array(mask)
-
-
-def _outline(name: str) -> Outline:
-    """Corners within the unit circle, y down."""
-    if name == "square":
-        return _on_circles(4, (1.0,), start=math.pi / 4)
-    if name == "triangle":
-        return _on_circles(3, (1.0,), start=-math.pi / 2)
-    if name == "star":
-        return _on_circles(10, (1.0, 0.42), start=-math.pi / 2)
-    arm = 0.3
-    quarter = [(arm, -0.95), (arm, -arm), (0.95, -arm)]  # of a cross; the others are this one turned
-    turns = ((1, 0), (0, 1), (-1, 0), (0, -1))
-    return [(u * cos - v * sin, u * sin + v * cos) for cos, sin in turns for u, v in quarter]
-
-
-def _on_circles(corners: int, radii: Sequence[float], start: float) -> Outline:
-    """Corners at even angles, on circles of these radii in turn."""
-    angles = [start + 2 * math.pi * i / corners for i in range(corners)]
-    return [(radii[i % len(radii)] * math.cos(a), radii[i % len(radii)] * math.sin(a)) for i, a in enumerate(angles)]
 
 
 def _color(rng: random.Random) -> Color:
