@@ -31,9 +31,10 @@ check: $(READY)  ## set up, then check the distinct deformable cores of transfor
 test: $(READY) lint types  ## every test of the project
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# A run that was stopped goes on; a finished one is evaluated again.
+# On two processes, a core each. A run that was stopped goes on; a finished one is evaluated again.
 smoke: $(READY)  ## train a small DINO on generated shapes, in runs/smoke (about 10 minutes)
-	$(BIN)/detr-spec train smoke $(if $(wildcard runs/smoke/checkpoint.pt),--resume)
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 -m detr_reference.cli train smoke --workers 0 \
+	    $(if $(wildcard runs/smoke/checkpoint.pt),--resume)
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

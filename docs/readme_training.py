@@ -17,7 +17,8 @@ from detr_reference.training.recipe import Recipe, names
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "docs" / "runs"
-SMOKE = "detr-spec train smoke --output runs/readme-smoke"
+SMOKE = "make smoke"
+PICTURE = "![AP of each run](docs/runs/small-comparison.png)"
 HELD = ("parameters", "gradients", "optimizer", "average", "buckets", "activations")  # in a GPU's memory
 
 
@@ -27,7 +28,7 @@ def saved(name: str) -> dict[str, Any]:
 
 def run_smoke() -> None:
     """The smoke training from nothing, with its two pictures."""
-    output = ROOT / "runs" / "readme-smoke"
+    output = ROOT / "runs" / "smoke"
     shutil.rmtree(output, ignore_errors=True)
     start = time.perf_counter()
     subprocess.run(SMOKE.split(), cwd=ROOT, check=True)
@@ -103,6 +104,8 @@ def overfit() -> str:
 
 def compared() -> str:
     """The small comparison, in the order of the runner."""
+    if not (RUNS / "small-comparison.json").exists():
+        return "*Not measured yet.*"
     found = saved("small-comparison")
     lines = ["| model | AP, mean | lowest | highest | seeds |", "|---" * 5 + "|"]
     runs = found["runs"]
@@ -111,5 +114,10 @@ def compared() -> str:
         mean, low, high = (f"{value:.3f}" for value in (statistics.mean(values), min(values), max(values)))
         lines.append(f"| {name} | {mean} | {low} | {high} | {len(values)} |")
     budget = found["budget"]
-    lines += ["", f"{budget['steps']:,} steps of {budget['batch_size']} images each, AP on other generated images."]
+    lines += [
+        "",
+        f"{budget['steps']:,} steps of {budget['batch_size']} images each, AP on other generated images.",
+        "",
+        PICTURE,
+    ]
     return "\n".join(lines)

@@ -71,7 +71,7 @@ class Learner:
         if training.activation_checkpointing:
             checkpoint_activations(model)
         self._parallel = _shared(model, group)
-        self._optimizer = AdamW(parameter_groups(model, recipe))
+        self._optimizer = AdamW(parameter_groups(model, recipe), fused=True)
         self._schedule = rate_schedule(
             self._optimizer,
             steps_per_epoch=steps,
