@@ -113,11 +113,8 @@ def compared() -> str:
         values = [run["figures"]["AP"] for run in runs if run["name"] == name]
         mean, low, high = (f"{value:.3f}" for value in (statistics.mean(values), min(values), max(values)))
         lines.append(f"| {name} | {mean} | {low} | {high} | {len(values)} |")
-    budget = found["budget"]
-    lines += [
-        "",
-        f"{budget['steps']:,} steps of {budget['batch_size']} images each, AP on other generated images.",
-        "",
-        PICTURE,
-    ]
+    data, training = found["recipe"]["data"], found["recipe"]["training"]
+    steps = data["images"] // training["batch_size"] * training["epochs"]
+    about = f"{steps:,} steps of {training['batch_size']} images each, AP on other generated images."
+    lines += ["", about, "", PICTURE]
     return "\n".join(lines)

@@ -5,9 +5,9 @@ python docs/small_comparison.py --jobs 4     four runs at a time, a core each
 python docs/small_comparison.py --table      what the saved runs say, again
 
 A run that is finished is not made again, and one that was stopped goes on: the runs lie in runs/small-comparison, their
-figures in docs/runs/small-comparison.json. All see the same images in the same number of steps, at one learning rate,
-which was chosen for DINO; nothing else was chosen for any of them. What the table shows is what so small a budget
-shows: the papers' order is that of 12 to 500 epochs on COCO.
+figures in docs/runs/small-comparison.json, and what they share in docs/small_comparison.toml. All see the same images in
+the same number of steps, at one learning rate, which was chosen for DINO; nothing else was chosen for any of them. What
+the table shows is what so small a budget shows: the papers' order is that of 12 to 500 epochs on COCO.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,16 +37,13 @@ FOLDER = ROOT / "runs" / "small-comparison"
 RESULT = ROOT / "docs" / "runs" / "small-comparison.json"
 PICTURE = RESULT.with_suffix(".png")
 SEEDS = (0, 1, 2)
-DATA = {"images": 1000, "validation_images": 200, "seed": 0}
-BUDGET = {"epochs": 4, "batch_size": 4, "drops": [3], "drop_factor": 0.1, "evaluate_every": 4}
-BUDGET |= {"learning_rate": 5e-4, "backbone_learning_rate": 5e-4, "warmup_steps": 100}
-STEPS = DATA["images"] // BUDGET["batch_size"] * BUDGET["epochs"]
+BASE = Path(__file__).with_suffix(".toml")
 
 SHARED = ("num_classes", "num_queries", "embed_dim", "num_heads", "feedforward_dim")
 SHARED += ("num_encoder_layers", "num_decoder_layers", "backbone_blocks", "backbone_width", "backbone_frozen_stages")
 LEVELS = ("num_levels", "num_points", "neck_groups", "backbone_stages")
 SETTINGS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
-    # name -> model, which fields of the smoke recipe it shares, what is different
+    # name -> model, which fields of the base recipe's model it shares, what is different
     "DETR": ("detr", SHARED, {"dropout": 0.0, "backbone_dilation": True}),
     "Deformable DETR": ("deformable_detr", SHARED + LEVELS, {"dropout": 0.0}),
     "DINO": ("dino", (), {}),
@@ -59,22 +55,20 @@ SETTINGS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
 
 
 def recipe_of(name: str, seed: int) -> Recipe:
-    """The smoke recipe with another model, budget and seed."""
+    """The base recipe with another model and seed."""
     model, shared, other = SETTINGS[name]
-    values = Recipe.read("smoke").to_dict()
+    values = Recipe.read(BASE).to_dict()
     settings = values["model"]
     kept = {field: settings[field] for field in shared} if shared else settings
     values["name"], values["about"] = f"{_slug(name)}-{seed}", f"{name}, of the small comparison"
     values["model"] = {**kept, "name": model, **other}
-    values["data"] |= DATA
-    values["training"] |= {**BUDGET, "seed": seed}
+    values["training"] |= {"seed": seed}
     return Recipe.from_dict(values)
 
 
 def run(name: str, seed: int, data: Path) -> dict[str, Any]:
     """One training, in a process of its own."""
     torch.set_num_threads(1)
-    begin = time.process_time()
     recipe = recipe_of(name, seed)
     parts = ("train2017", "val2017")
     images = [CocoDetection(data / part, data / "annotations" / f"instances_{part}.json") for part in parts]
@@ -85,7 +79,6 @@ def run(name: str, seed: int, data: Path) -> dict[str, Any]:
         "name": name,
         "seed": seed,
         "parameters": parameters,
-        "cpu_seconds": round(time.process_time() - begin),
         "figures": result.figures.named(),
     }
 
@@ -94,7 +87,8 @@ def make_runs(jobs: int, console: Console) -> None:
     """All that are not in the saved file yet; each is saved as it ends."""
     data = FOLDER / "data"
     if not (data / "annotations" / "instances_val2017.json").exists():
-        write_shapes(data, **DATA)
+        about = Recipe.read(BASE).data
+        write_shapes(data, images=about.images, validation_images=about.validation_images, seed=about.seed)
     found = saved()
     done = {(each["name"], each["seed"]) for each in found}
     wanted = [(name, seed) for seed in SEEDS for name in SETTINGS if (name, seed) not in done]
@@ -155,6 +149,8 @@ def draw(runs: list[dict[str, Any]]) -> None:
     from matplotlib import pyplot as plt
 
     values = {name: each for name, each in by_name(runs).items() if each}
+    base = Recipe.read(BASE)
+    steps = base.data.images // base.training.batch_size * base.training.epochs
     figure, axes = plt.subplots(figsize=(8, 0.45 * len(values) + 1), layout="constrained")
     for row, each in enumerate(values.values()):
         axes.plot(each, [row] * len(each), "o", color="#3b78b5", alpha=0.7)
@@ -162,7 +158,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
     axes.set(yticks=range(len(values)), yticklabels=list(values), xlabel="AP", xlim=(0, None))
     axes.invert_yaxis()
     axes.grid(axis="x", color="#dddddd")
-    axes.set_title(f"Each point a run, red the mean; {STEPS} steps on generated shapes", loc="left", fontsize=10)
+    axes.set_title(f"Each point a run, red the mean; {steps} steps on generated shapes", loc="left", fontsize=10)
     figure.savefig(PICTURE, dpi=120)
 
 
