@@ -5,8 +5,8 @@ python docs/small_comparison.py --jobs 4     four runs at a time, a core each
 python docs/small_comparison.py --table      what the saved runs say, again
 
 A run that is finished is not made again, and one that was stopped goes on: the runs lie in runs/small-comparison, their
-figures in docs/runs/small-comparison.json, and what they share in docs/small_comparison.toml. All see the same images in
-the same number of steps, at one learning rate, which was chosen for DINO; nothing else was chosen for any of them. What
+figures in docs/runs/small-comparison.json, and what they share in docs/small_comparison.toml. All see the same images
+in the same number of steps, at one learning rate, which was chosen for DINO; nothing else was chosen for any. What
 the table shows is what so small a budget shows: the papers' order is that of 12 to 500 epochs on COCO.
 """
 
