@@ -77,11 +77,10 @@ def ms_deform_attn(
     head = torch.arange(heads, device=value.device, dtype=integer)[:, None, None]
 
     x, y = sampling_locations.to(compute).unbind(-1)
-    across, down = width.to(compute), height.to(compute)  # operations on mixed dtypes are several times slower
-    x, y = x * across - 0.5, y * down - 0.5
+    x, y = x * width - 0.5, y * height - 0.5
 
     # A sample touches a map only strictly inside this range; comparisons with NaN are false.
-    touches = (x > -1) & (x < across) & (y > -1) & (y < down)
+    touches = (x > -1) & (x < width) & (y > -1) & (y < height)
     x, y = torch.where(touches, x, 0), torch.where(touches, y, 0)
     weight = torch.where(touches, attention_weights.to(compute), 0)
 
@@ -90,9 +89,9 @@ def ms_deform_attn(
     column, row = left.to(integer), top.to(integer)
 
     rows, shares = [], []
-    for below, y_share in ((0, 1 - lower_share), (1, lower_share)):
-        for right, x_share in ((0, 1 - right_share), (1, right_share)):
-            i, j = row + below, column + right
+    for down, y_share in ((0, 1 - lower_share), (1, lower_share)):
+        for across, x_share in ((0, 1 - right_share), (1, right_share)):
+            i, j = row + down, column + across
             inside = touches & (i >= 0) & (i < height) & (j >= 0) & (j < width)
             cell = image * cells + start + i * width + j
             rows.append(torch.where(inside, cell * heads + head, outside))
