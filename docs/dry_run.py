@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from run_environment import environment
 
 from detr_reference.training.dry_run import dry_run, largest_size, trace_of_size, trained_model
 from detr_reference.training.dry_run_tables import show, show_trials
@@ -60,16 +59,6 @@ def comparison(rows: dict[str, tuple[Cost, Cost]]) -> Table:
                 f"{name}, {kind}", f"{cost.kept / 2**30:.3f}", f"{cost.peak / 2**30:.3f}", f"{cost.flops / 1e12:.3f}"
             )
     return table
-
-
-def environment() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def main() -> None:

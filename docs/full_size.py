@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import sys
 import time
@@ -25,6 +23,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from run_environment import environment
 from torch import Tensor, nn
 
 from detr_reference import deformable_detr, dino
@@ -103,16 +102,6 @@ def peak_mib() -> int:
     """The largest resident set of this process up to now."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def environment() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def table(runs: list[dict[str, Any]], size: tuple[int, int]) -> Table:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from run_environment import environment
 
 from detr_reference.data.categories import Categories
 from detr_reference.data.coco import CocoDetection, checked
@@ -101,13 +100,7 @@ def run(coco: Path, folder: Path, console: Console) -> dict[str, Any]:
         "seconds": round(seconds),
         "cpu_seconds": round(computed),
         "figures": result.figures.named(),
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        "environment": environment(),
     }
 
 

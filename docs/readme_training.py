@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from detr_reference.training.curves import read_log
 from detr_reference.training.recipe import Recipe, names
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,8 +34,7 @@ def run_smoke() -> None:
     start = time.perf_counter()
     subprocess.run(SMOKE.split(), cwd=ROOT, check=True)
     seconds = time.perf_counter() - start
-    log = [json.loads(line) for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    evaluations = [line for line in log if line["kind"] == "evaluation"]
+    evaluations = [line for line in read_log(output / "log.jsonl") if line["kind"] == "evaluation"]
     content = {
         "command": SMOKE,
         "seconds": round(seconds),
@@ -104,8 +104,6 @@ def overfit() -> str:
 
 def compared() -> str:
     """The small comparison, in the order of the runner."""
-    if not (RUNS / "small-comparison.json").exists():
-        return "*Not measured yet.*"
     found = saved("small-comparison")
     lines = ["| model | AP, mean | lowest | highest | seeds |", "|---" * 5 + "|"]
     runs = found["runs"]

@@ -32,8 +32,27 @@ def unchecked_shapes() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real photographs and detections, which lie beside the project where its authors work and are not part of it."""
+    """Real photographs and detections, which may lie beside the project and are no part of it."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in the same order wherever the tests run, also in processes that they start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of `tiny_training`."""
+    from tiny_training import write_tiny_images
+
+    folder = tmp_path_factory.mktemp("images")
+    write_tiny_images(folder)
     return folder

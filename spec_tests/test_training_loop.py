@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
-from tiny_training import tiny_images, tiny_recipe, write_tiny_images
+from tiny_training import tiny_images, tiny_recipe
 from torch import nn
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
@@ -29,27 +28,13 @@ from detr_reference.training.progress import RunProgress
 from detr_reference.training.sampling import EpochBatches
 from detr_reference.training.schedule import rate_schedule
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = Processes(torch.device("cpu"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    write_tiny_images(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def batches(folder: Path) -> list[Batch]:
-    images = TrainingImages(tiny_images(folder)[0], tiny_recipe().data.augmentation, seed=0)
+def batches(tiny_folder: Path) -> list[Batch]:
+    images = TrainingImages(tiny_images(tiny_folder)[0], tiny_recipe().data.augmentation, seed=0)
     return [collate([images[first], images[first + 1]]) for first in (0, 3)]
 
 
@@ -218,11 +203,11 @@ def test_batches_that_cannot_be_shared() -> None:
         order_of(images=3)
 
 
-def test_the_log_of_a_run(folder: Path, tmp_path: Path) -> None:
+def test_the_log_of_a_run(tiny_folder: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     shown = io.StringIO()
-    result = train(tiny_recipe(), *tiny_images(folder), tmp_path, console=Console(file=shown, width=200))
+    result = train(tiny_recipe(), *tiny_images(tiny_folder), tmp_path, console=Console(file=shown, width=200))
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     kinds = [(each["kind"], each["step"], each["epoch"]) for each in records]
     epoch = [("train", step, 1) for step in range(1, 5)]

@@ -6,14 +6,13 @@ import json
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fork_server import fork_server
-from tiny_training import KILLED, tiny_images, tiny_recipe, write_tiny_images
+from tiny_training import KILLED, tiny_images, tiny_recipe
 
 from detr_reference.checkpoints.errors import CheckpointError
 from detr_reference.data.coco import CocoDetection
@@ -22,27 +21,13 @@ from detr_reference.training.loop import train
 from detr_reference.training.run import Run
 from detr_reference.training.state import read_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 Images = tuple[CocoDetection, CocoDetection]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    write_tiny_images(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def images(data: Path) -> Images:
-    return tiny_images(data)
+def images(tiny_folder: Path) -> Images:
+    return tiny_images(tiny_folder)
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +70,9 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert same, name
 
 
-def trained(data: Path, output: Path) -> None:
+def trained(tiny_folder: Path, output: Path) -> None:
     torch.set_num_threads(1)
-    train(tiny_recipe(**KILLED), *tiny_images(data), output, resume=(output / "checkpoint.pt").exists())
+    train(tiny_recipe(**KILLED), *tiny_images(tiny_folder), output, resume=(output / "checkpoint.pt").exists())
 
 
 def steps_logged(output: Path) -> list[int]:
@@ -97,11 +82,11 @@ def steps_logged(output: Path) -> list[int]:
     return [json.loads(line)["step"] for line in lines if line[-1] == "\n"]
 
 
-def test_killed_at_random_moments(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments(tiny_folder: Path, whole: Path, tmp_path: Path) -> None:
     """Real processes, and SIGKILL: somewhere in a step, in an evaluation, or while a checkpoint is written."""
     drawn, context, checkpoint = random.Random(0), fork_server(), tmp_path / "checkpoint.pt"
     for _ in range(3):
-        process = context.Process(target=trained, args=(data, tmp_path))
+        process = context.Process(target=trained, args=(tiny_folder, tmp_path))
         lines = len(steps_logged(tmp_path)) + drawn.randint(1, 2)
         process.start()
         while len(steps_logged(tmp_path)) < lines:
@@ -113,7 +98,7 @@ def test_killed_at_random_moments(data: Path, whole: Path, tmp_path: Path) -> No
         assert process.exitcode == -signal.SIGKILL
         step = read_checkpoint(checkpoint).step if checkpoint.exists() else 0
         assert max(steps_logged(tmp_path)) - step <= KILLED["checkpoint_steps"]
-    process = context.Process(target=trained, args=(data, tmp_path))
+    process = context.Process(target=trained, args=(tiny_folder, tmp_path))
     process.start()
     process.join()
     assert process.exitcode == 0

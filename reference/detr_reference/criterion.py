@@ -55,15 +55,11 @@ class Criterion:
         """Classes that a box may have, out of so many channels."""
         return channels if self.class_loss == "focal" else channels - 1
 
-    def matched(
-        self,
-        logits: Float[Tensor, "batch query class"],
-        boxes: Float[Tensor, "batch query 4"],
-        targets: BatchTargets,
-        num_boxes: Float[Tensor, ""],
-    ) -> Losses:
-        """Losses against the targets of the cheapest assignment of these very predictions."""
-        pairs = hungarian_matching(
+    def assignment(
+        self, logits: Float[Tensor, "batch query class"], boxes: Float[Tensor, "batch query 4"], targets: BatchTargets
+    ) -> dict[str, Int[Tensor, " pair"]]:
+        """The cheapest one of these predictions, see `hungarian_matching`."""
+        return hungarian_matching(
             logits,
             boxes,
             *targets,
@@ -75,6 +71,16 @@ class Criterion:
             gamma=self.gamma,
             giou_eps=self.giou_eps,
         )
+
+    def matched(
+        self,
+        logits: Float[Tensor, "batch query class"],
+        boxes: Float[Tensor, "batch query 4"],
+        targets: BatchTargets,
+        num_boxes: Float[Tensor, ""],
+    ) -> Losses:
+        """Losses against the targets of the cheapest assignment of these very predictions."""
+        pairs = self.assignment(logits, boxes, targets)
         return self.of_pairs(logits, boxes, targets, pairs, num_boxes)
 
     def of_pairs(

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.training_cases import OBJECTIVES, Batch
-from detr_reference.criterion import CLASS_COST_OF, Criterion
+from detr_reference.criterion import Criterion
 from detr_reference.denoising_pairs import denoising_pairs
 from detr_reference.loss_normaliser import mean_boxes
-from detr_reference.matching import hungarian_matching
 
 Pairs = dict[str, dict[str, Tensor]]  # of each set of predictions that is matched, by the suffix of its losses
 
@@ -20,18 +19,7 @@ def assignments(model: str, outputs: Mapping[str, Tensor], batch: Batch) -> Pair
     """Which query answers for which box, in every set of predictions that is matched."""
     criterion = OBJECTIVES[model].criterion
     return {
-        suffix: hungarian_matching(
-            logits.detach(),
-            boxes.detach(),
-            *batch.targets,
-            class_cost=CLASS_COST_OF[criterion.class_loss],
-            cost_class=criterion.cost_class,
-            cost_bbox=criterion.cost_bbox,
-            cost_giou=criterion.cost_giou,
-            alpha=criterion.alpha,
-            gamma=criterion.gamma,
-            giou_eps=criterion.giou_eps,
-        )
+        suffix: criterion.assignment(logits.detach(), boxes.detach(), batch.targets)
         for suffix, (logits, boxes) in _matched_sets(outputs).items()
     }
 
