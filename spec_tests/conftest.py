@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
+
+# Triton reads this when it is imported, which other libraries do. Without a GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # Before anything imports detr_reference: the hook rewrites modules as they are loaded.
 jaxtyping.install_import_hook("detr_reference", "beartype.beartype")

@@ -49,10 +49,7 @@ def ms_deform_attn(
             reading it would break the graph.
         TypeError: a dtype is not floating point (value, locations, weights) or not integer (the rest).
     """
-    _check_dtypes(FLOATING, value=value, sampling_locations=sampling_locations, attention_weights=attention_weights)
-    _check_dtypes(INTEGER, spatial_shapes=spatial_shapes, level_start_index=level_start_index)
-    _check_shapes(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-    check_levels(value, spatial_shapes, level_start_index)
+    check_arguments(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
 
     batch, cells, heads, channels = value.shape
     _, queries, _, levels, points, _ = sampling_locations.shape
@@ -107,6 +104,20 @@ def level_starts(spatial_shapes: Int[Tensor, "level 2"]) -> Int[Tensor, " level"
     """start_l = sum over k < l of H_k * W_k: the cell at which each level begins in the flattened maps."""
     sizes = spatial_shapes.prod(-1)
     return sizes.cumsum(0) - sizes
+
+
+def check_arguments(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> None:
+    """Raise what `ms_deform_attn` raises for these arguments, if it does."""
+    _check_dtypes(FLOATING, value=value, sampling_locations=sampling_locations, attention_weights=attention_weights)
+    _check_dtypes(INTEGER, spatial_shapes=spatial_shapes, level_start_index=level_start_index)
+    _check_shapes(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    check_levels(value, spatial_shapes, level_start_index)
 
 
 def check_levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor) -> None:
