@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
@@ -154,6 +155,26 @@ def test_a_name_is_a_shape(name: str, share: float) -> None:
     mask = shapes._mask(name, (96, 96), 48.0, 48.0, 25.0)
     about = annotation_of(mask)
     assert about["area"] / (about["bbox"][2] * about["bbox"][3]) == pytest.approx(share, abs=0.03)
+
+
+def test_shapes_grow_with_the_images() -> None:
+    def images(sides: tuple[int, int, int]) -> list[tuple[Any, list[tuple[str, Any]]]]:
+        rng = random.Random(9)
+        return [draw_shapes(rng, sides) for _ in range(60)]
+
+    def mean_length(drawn: list[tuple[Any, list[tuple[str, Any]]]]) -> float:
+        return float(np.mean([max(annotation_of(mask)["bbox"][2:]) for _, found in drawn for _, mask in found]))
+
+    large = images((128, 192, 32))
+    assert {side for pixels, _ in large for side in pixels.shape[:2]} == {128, 160, 192}
+    assert mean_length(large) == pytest.approx(2 * mean_length(images(shapes.SIDES)), rel=0.15)
+
+
+@pytest.mark.parametrize("sides", [(63, 96, 1), (96, 64, 1), (96, 4097, 1), (64, 96, 0)])
+def test_sides_that_cannot_be(tmp_path: Path, sides: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"sides must be the least, the greatest .* got {re.escape(str(sides))}"):
+        write_shapes(tmp_path / "x", images=1, validation_images=1, seed=0, sides=sides)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("number", [0, -1, shapes.LARGEST + 1])

@@ -66,15 +66,14 @@ def hungarian_matching(
     logits, boxes = pred_logits.to(wide), pred_boxes.to(wide)
     class_costs = focal_class_cost(logits, alpha, gamma) if class_cost == "focal" else -logits.softmax(-1)
 
-    pairs = []
-    for image in range(batch):
-        labels, own_boxes = targets.of_image(image)
-        cost = (
-            cost_class * class_costs[image][:, labels]
-            + cost_bbox * l1_cost(boxes[image], own_boxes.to(wide))
-            + cost_giou * giou_cost(boxes[image], own_boxes.to(wide), giou_eps)
-        )
-        pairs.append(_cheapest_pairs(image, cost))
+    # Every query against every box of the batch: few large operations; of each image only its own boxes are used.
+    costs = (
+        cost_class * class_costs.flatten(0, 1)[:, targets.labels]
+        + cost_bbox * l1_cost(boxes.flatten(0, 1), targets.boxes.to(wide))
+        + cost_giou * giou_cost(boxes.flatten(0, 1), targets.boxes.to(wide), giou_eps)
+    ).unflatten(0, (batch, -1))
+    own_costs = costs.split(targets.counts.tolist(), dim=-1)
+    pairs = [_cheapest_pairs(image, own[image]) for image, own in enumerate(own_costs)]
     return {
         "image": torch.cat([torch.full_like(query, image) for image, (query, _) in enumerate(pairs)]),
         "query": torch.cat([query for query, _ in pairs]),

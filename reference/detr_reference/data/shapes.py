@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 
+from detr_reference.data.shape_sides import SIDES, check_sides
+
 Color = tuple[int, int, int]
 Mask = Bool[np.ndarray, "height width"]
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -28,8 +30,12 @@ OUTLINES = {  # corners on a circle of radius 1, y down
     "square": [(u * math.sqrt(0.5), v * math.sqrt(0.5)) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))],
     "triangle": [(0.0, -1.0), (math.sqrt(0.75), 0.5), (-math.sqrt(0.75), 0.5)],
 }
-SIDES = (64, 96)  # of images, in pixels
-RADII = ((6.5, 10.0), (10.0, 17.0), (14.0, 20.0), (16.0, 27.0))  # from small shapes to large ones, a quarter each
+RADII = (
+    (6.5, 10.0),
+    (10.0, 17.0),
+    (14.0, 20.0),
+    (16.0, 27.0),
+)  # a quarter each, in images of SIDES
 MOST = 5  # shapes on an image
 EMPTY = 0.08  # share of images without any
 COVERED = 0.25  # at most this share of a shape's pixels is hidden by others
@@ -38,7 +44,9 @@ ATTEMPTS = 40  # to find a place for a shape
 LARGEST = 100_000  # images of a set
 
 
-def write_shapes(folder: Path, *, images: int, validation_images: int, seed: int) -> None:
+def write_shapes(
+    folder: Path, *, images: int, validation_images: int, seed: int, sides: tuple[int, int, int] = SIDES
+) -> None:
     """Writes train2017/, val2017/ and annotations/instances_{train,val}2017.json, as COCO is laid out.
 
     The same numbers and seed give the same files. The validation images are others than the training images of this or
@@ -48,30 +56,34 @@ def write_shapes(folder: Path, *, images: int, validation_images: int, seed: int
         folder: made if it is not there.
         images, validation_images: how many.
         seed: of all that is drawn.
+        sides: the least and the greatest width and height of an image and the step between them, in pixels; the
+            shapes grow with the least.
 
     Raises:
-        ValueError: a number is below 1 or above `LARGEST`.
+        ValueError: a number is below 1 or above `LARGEST`, or sides are refused by `check_sides`.
     """
+    check_sides(sides)
     for name, count in (("images", images), ("validation_images", validation_images)):
         if not 1 <= count <= LARGEST:
             raise ValueError(f"{name} must be between 1 and {LARGEST}, got {count}")
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, count in (("train2017", images), ("val2017", validation_images)):
         (folder / part).mkdir(exist_ok=True)
-        dataset = _write_part(folder / part, count, random.Random(f"{seed} {part}"))
+        dataset = _write_part(folder / part, count, random.Random(f"{seed} {part}"), sides)
         path = folder / "annotations" / f"instances_{part}.json"
         path.write_text(json.dumps(dataset), encoding="utf-8")
 
 
-def draw_shapes(rng: random.Random) -> tuple[Pixels, list[tuple[str, Mask]]]:
+def draw_shapes(rng: random.Random, sides: tuple[int, int, int] = SIDES) -> tuple[Pixels, list[tuple[str, Mask]]]:
     """An image, and the name and the visible pixels of each shape, those behind first."""
-    width, height = rng.randint(*SIDES), rng.randint(*SIDES)
+    least, greatest, step = sides
+    width, height = (rng.randrange(least, greatest + 1, step) for _ in range(2))
     pixels = _background(width, height, rng)
     wanted = 0 if rng.random() < EMPTY else rng.randint(1, MOST)
     shapes: list[tuple[str, Mask]] = []  # whole ones
     visible: list[Mask] = []
     for _ in range(wanted):
-        found = _free_place(pixels, [mask for _, mask in shapes], visible, rng)
+        found = _free_place(pixels, [mask for _, mask in shapes], visible, least / SIDES[0], rng)
         if found is not None:
             name, mask, color = found
             pixels[mask] = color
@@ -80,14 +92,14 @@ def draw_shapes(rng: random.Random) -> tuple[Pixels, list[tuple[str, Mask]]]:
     return pixels, [(name, mask) for (name, _), mask in zip(shapes, visible, strict=True)]
 
 
-def _write_part(folder: Path, count: int, rng: random.Random) -> dict[str, Any]:
+def _write_part(folder: Path, count: int, rng: random.Random, sides: tuple[int, int, int]) -> dict[str, Any]:
     ids = {name: number for number, name in CATEGORIES.items()}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(1, count + 1):
-        pixels, shapes = draw_shapes(rng)
+        pixels, shapes = draw_shapes(rng, sides)
         file_name = f"{number:06}.png"
-        Image.fromarray(pixels).save(folder / file_name)
+        Image.fromarray(pixels).save(folder / file_name, compress_level=1)  # noise hardly compresses
         height, width, _ = pixels.shape
         images.append({"id": number, "file_name": file_name, "width": width, "height": height})
         for name, mask in shapes:
@@ -123,12 +135,12 @@ def _background(width: int, height: int, rng: random.Random) -> Pixels:
 
 
 def _free_place(
-    pixels: Pixels, whole: Sequence[Mask], visible: Sequence[Mask], rng: random.Random
+    pixels: Pixels, whole: Sequence[Mask], visible: Sequence[Mask], scale: float, rng: random.Random
 ) -> tuple[str, Mask, Color] | None:
     """Name, pixels and colour of a shape that can be seen and leaves the others visible; None if none is found."""
     height, width, _ = pixels.shape
     for _ in range(ATTEMPTS):
-        name, radius, color = rng.choice(NAMES), rng.uniform(*rng.choice(RADII)), _color(rng)
+        name, radius, color = rng.choice(NAMES), scale * rng.uniform(*rng.choice(RADII)), _color(rng)
         x, y = (rng.uniform(radius, side - radius) for side in (width, height))
         mask = _mask(name, (width, height), x, y, radius)
         shown = ((seen & ~mask).sum() / one.sum() for one, seen in zip(whole, visible, strict=True))

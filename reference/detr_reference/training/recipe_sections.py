@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detr_reference.data.augmentation import Augmentation
+from detr_reference.data.shape_sides import SIDES, check_sides
 from detr_reference.training.models import MODELS, model_config
 
 SETS = ("coco", "shapes")
@@ -52,8 +53,8 @@ class DataRecipe:
     Attributes:
         set: "coco", a dataset in COCO's layout that the user has, or "shapes", which is generated.
         scales, max_size, crop_scales, crop_range, flip, evaluation_scale: see `Augmentation`.
-        images, validation_images, seed: how many images of shapes there are to train on and to evaluate on, and the
-            seed that they are drawn from, see `write_shapes`; not for COCO.
+        images, validation_images, seed, sides: how many images of shapes there are to train on and to evaluate on,
+            the seed that they are drawn from, and their least and greatest side and the step between, see `write_shapes`; not for COCO.
 
     Raises:
         ValueError: set is unknown, a value is out of range, or images of shapes have no number or those of COCO one.
@@ -69,6 +70,7 @@ class DataRecipe:
     images: int = 0
     validation_images: int = 0
     seed: int = 0
+    sides: tuple[int, int, int] = SIDES
 
     def __post_init__(self) -> None:
         if self.set not in SETS:
@@ -77,8 +79,11 @@ class DataRecipe:
         _check_seed(self.seed)
         if self.set == "shapes":
             _check_at_least(self, 1, "images", "validation_images")
-        elif self.images or self.validation_images or self.seed:
-            raise ValueError(f"images, validation_images and seed are of shapes; leave them out of set = {self.set!r}")
+            check_sides(self.sides)
+        elif self.images or self.validation_images or self.seed or self.sides != SIDES:
+            raise ValueError(
+                f"images, validation_images, seed and sides are of shapes; leave them out of set = {self.set!r}"
+            )
         _ = self.augmentation  # checks its own fields
 
     @property
