@@ -14,6 +14,7 @@ import subprocess
 import sys
 from typing import Any
 
+from readme_speed import BENCHES, growth, models, speeds, suite_times
 from readme_training import ROOT, RUNS, compared, overfit, projected, recipes, run_smoke, saved, smoke
 
 from detr_conformance.catalogue import covering_tests, mutants
@@ -30,6 +31,8 @@ DETECTORS = [name for name in OPERATIONS if name not in BLOCKS]
 # name -> the command a reader types, and the exit code it must have
 COMMANDS: dict[str, tuple[str, int]] = {
     "reference": ("detr-spec check reference --jobs 2 --json docs/runs/reference.json", 0),
+    "reference-one-process": ("detr-spec check reference --json docs/runs/reference-one-process.json", 0),
+    **{name: (command, 0) for name, command in BENCHES.items()},
     "my-kernel": (f"detr-spec check {EXAMPLE}:target --json docs/runs/my-kernel.json", 0),
     "my-broken-kernel": (f"detr-spec check {EXAMPLE}:broken --json docs/runs/my-broken-kernel.json", 1),
     "ported-dino": (f"detr-spec check {PORT}:target --operation dino --json docs/runs/ported-dino.json", 1),
@@ -53,6 +56,7 @@ COMMANDS: dict[str, tuple[str, int]] = {
     "reference-compiled": ("detr-spec check reference-compiled --json docs/runs/reference-compiled.json", 0),
 }
 REAL = ("torch", "transformers", "reference-compiled", "transformers-detectors")
+TABLES = (*REAL, *BENCHES, "reference-one-process")  # of these the README shows tables, drawn from the JSON
 ROW = re.compile(r"^[A-Z]+-\d+ .*\b(pass|FAIL|warn)\b")
 
 
@@ -62,7 +66,7 @@ def run(name: str) -> None:
     done = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != expected:
         sys.exit(f"{command}\nended with {done.returncode}, expected {expected}\n{done.stdout}{done.stderr}")
-    if name not in REAL:  # of those the README shows tables, drawn from the JSON
+    if name not in TABLES:
         (RUNS / f"{name}.txt").write_text(f"$ {command}\n{done.stdout}", encoding="utf-8")
 
 
@@ -207,6 +211,10 @@ def filled(readme: str) -> str:
         "overfit": overfit(),
         "small-comparison": compared(),
         "training-check": fenced(lines_of("training-check")),
+        "bench": speeds(),
+        "bench-models": models(),
+        "bench-growth": growth(),
+        "suite-times": suite_times(),
     }
     for name, text in places.items():
         pattern = re.compile(rf"(<!-- run: {name} -->\n).*?(<!-- end -->)", re.DOTALL)

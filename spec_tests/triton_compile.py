@@ -22,11 +22,9 @@ KERNELS = (
     triton_gather.run_kernel,
     triton_gather.gather_kernel,
 )
-SIZES = {
-    **{"HEADS": 8, "CHANNELS": 32, "LEVELS": 4, "POINTS": 4, "SAMPLES": 16},
-    **{"ROWS": 32, "COLUMNS": 32, "DEPTH": 8, "TILE": 1024},
-    **{"TO_VALUE": True, "TO_LOCATIONS": True, "TO_WEIGHTS": True},
-}
+SIZES = {"HEADS": 8, "CHANNELS": 32, "LEVELS": 4, "POINTS": 4, "SAMPLES": 16}
+SIZES |= {"ROWS": 32, "COLUMNS": 32, "DEPTH": 8, "TILE": 1024}
+SIZES |= {"TO_VALUE": True, "TO_LOCATIONS": True, "TO_WEIGHTS": True}
 INTEGERS = ("images", "queries", "cells", "samples", "runs")
 TABLES = ("spatial_shapes", "level_start_index", "order", "run_starts", "run_of_sample")
 INSTRUCTIONS = {

@@ -54,7 +54,8 @@ class DataRecipe:
         set: "coco", a dataset in COCO's layout that the user has, or "shapes", which is generated.
         scales, max_size, crop_scales, crop_range, flip, evaluation_scale: see `Augmentation`.
         images, validation_images, seed, sides: how many images of shapes there are to train on and to evaluate on,
-            the seed that they are drawn from, and their least and greatest side and the step between, see `write_shapes`; not for COCO.
+            the seed that they are drawn from, and their least and greatest side with the step between, see
+            `write_shapes`; not for COCO.
 
     Raises:
         ValueError: set is unknown, a value is out of range, or images of shapes have no number or those of COCO one.

@@ -1,0 +1,113 @@
+"""What the README says of speed, from saved runs: of kernels beside the reference, and of the suite itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from readme_training import saved
+
+from detr_conformance.catalogue import covering_tests
+from detr_conformance.operations import OPERATIONS
+
+# name -> the command a reader types
+BENCHES = {
+    "bench": (
+        "detr-spec bench cpu-kernel transformers-deformable_detr --operation ms_deform_attn --threads 2"
+        " --workload dino-encoder --workload dino-encoder-1066 --workload dino-decoder"
+        " --json docs/runs/bench.json --picture docs/runs/bench.png"
+    ),
+    "bench-growth": (
+        "detr-spec bench cpu-kernel --growth --threads 1"
+        " --json docs/runs/bench-growth.json --picture docs/runs/bench-growth.png"
+    ),
+    "bench-models": (
+        "detr-spec bench cpu-kernel --operation ms_deform_attn_module --operation dino --threads 2"
+        " --json docs/runs/bench-models.json"
+    ),
+}
+WRITTEN = {"forward": "forward", "backward": "backward", "both": "forward + backward"}
+LONGEST = 10  # operations shown of the suite's times
+
+
+def infos(name: str) -> list[dict[str, Any]]:
+    """What was measured, figure by figure."""
+    return [each["extra_info"] for each in saved(name)["benchmarks"]]
+
+
+def speeds() -> str:
+    """The core: target by target at each workload, as multiples of the reference's speed and memory."""
+    found = infos("bench")
+    names = list(dict.fromkeys(info["name"] for info in found))
+    by_place = {(info["workload"], info["direction"], info["name"]): info for info in found}
+    heads = [f"{name} | memory" for name in names]
+    lines = [f"| workload | | reference | {' | '.join(heads)} | {names[0]} over {names[1]} |"]
+    lines.append("|---" * (4 + 2 * len(names)) + "|")
+    for workload, direction in dict.fromkeys((info["workload"], info["direction"]) for info in found):
+        own = [by_place[workload, direction, name] for name in names]
+        cells = [f"{info['speed']['median']:.2f}x | {_memory(info)}" for info in own]
+        over = own[0]["speed"]["median"] / own[1]["speed"]["median"]
+        seconds = own[0]["reference_seconds"]["median"]
+        lines.append(
+            f"| `{workload}` | {WRITTEN[direction]} | {seconds:.3f} s | {' | '.join(cells)} | **{over:.1f}x** |"
+        )
+    return "\n".join([*lines, "", _machine("bench")])
+
+
+def models() -> str:
+    """The kernel inside modules and models."""
+    lines = ["| | workload | | reference | cpu-kernel | memory |", "|---" * 6 + "|"]
+    for info in infos("bench-models"):
+        lines.append(
+            f"| `{info['operation']}` | `{info['workload']}` | {WRITTEN[info['direction']]} "
+            f"| {info['reference_seconds']['median']:.2f} s | {info['speed']['median']:.2f}x | {_memory(info)} |"
+        )
+    return "\n".join([*lines, "", _machine("bench-models")])
+
+
+def growth() -> str:
+    """Fitted exponents."""
+    lines = ["| size | | cpu-kernel | reference | expected |", "|---" * 5 + "|"]
+    for entry in saved("bench-growth")["detr_spec"]["growth"]:
+        own, reference = (f"{entry[k]['exponent']:.2f} ± {entry[k]['error']:.2f}" for k in ("own", "reference"))
+        lines.append(
+            f"| {entry['axis']} | {WRITTEN[entry['direction']]} | {own} | {reference} | {entry['expected']:g} |"
+        )
+    return "\n".join(lines)
+
+
+def suite_times() -> str:
+    """Where the time of the standard check goes."""
+    report = saved("reference")
+    seconds = Counter[str]()
+    whole = {test.file: test.operations[0] for test in covering_tests() if len(test.operations) == 1}
+    for test, took in report["times"]["tests"].items():
+        file, _, rest = test.partition("::")
+        named = rest.partition("[")[2].split("-")[0]
+        seconds[named if named in OPERATIONS else whole[file]] += took or 0.0
+    total = sum(seconds.values())
+    alone = saved("reference-one-process")["times"]["seconds"]
+    lines = ["| operation | seconds | share |", "|---" * 3 + "|"]
+    lines += [f"| `{name}` | {took:.0f} | {took / total:.0%} |" for name, took in seconds.most_common(LONGEST)]
+    rest = sum(took for _, took in seconds.most_common()[LONGEST:])
+    lines.append(f"| the other {len(seconds) - LONGEST} | {rest:.0f} | {rest / total:.0%} |")
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Together {total:.0f} s of testing, in {report['times']['seconds']:.0f} s with `--jobs 2` and "
+            f"{alone:.0f} s with one process.",
+        ]
+    )
+
+
+def _memory(info: dict[str, Any]) -> str:
+    own, reference = info["own_peak_bytes"], info["reference_peak_bytes"]
+    return f"{own / reference:.2f}x" if own and reference else "not measured"
+
+
+def _machine(name: str) -> str:
+    machine = saved(name)["machine_info"]
+    cpu = machine["cpu"].get("brand_raw", machine["cpu"].get("arch", "a CPU"))
+    told = f"float32, {machine['threads']} threads, torch {machine['torch']}, {cpu}"
+    return f"{told}. Above 1 is faster, or more memory."
