@@ -1,0 +1,94 @@
+"""The pytest process that measures one unit, shielded from the user's pytest configuration as that of the check is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from detr_bench.gate import Verdict
+from detr_bench.plan import Asked
+from detr_conformance.events import Event, Tail
+from detr_conformance.runner import _end, _follow, _last_words, _terminated_like_interrupted
+
+
+@dataclass
+class Measured:
+    """What came of one unit.
+
+    Attributes:
+        document: pytest-benchmark's JSON; None if it wrote none.
+        refused: figures that could not be had, each an event with `message`, and `wrong` if the target is to blame.
+        problem: why the process ended before it was finished; None if it did not.
+    """
+
+    document: dict[str, Any] | None = None
+    refused: list[Event] = field(default_factory=list)
+    problem: str | None = None
+
+
+def measure(verdict: Verdict, asked: Asked, suite: str, show: Callable[[Event], None]) -> Measured:
+    """Measure a unit that has passed its check by a file of the suite; `show` sees the events as they come."""
+    found, running = Measured(), ""
+    with tempfile.TemporaryDirectory(prefix="detr-bench-") as name:
+        folder = Path(name)
+        (folder / "checked.json").write_text(json.dumps([verdict.as_dict()]), encoding="utf-8")
+        with (folder / "output.txt").open("wb") as sink, _terminated_like_interrupted():
+            process = subprocess.Popen(
+                command(verdict, asked, suite, folder),
+                env=environment(asked),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                for event in _follow(process, Tail(folder / "events.jsonl")):
+                    show(event)
+                    running = event["test"] if event["event"] == "running" else running
+                    if event["event"] == "refused":
+                        found.refused.append(event)
+                    elif event["event"] == "died" or (event["event"] == "finish" and event["exit"] > 1):
+                        found.problem = _problem(event, running, _last_words(folder / "output.txt"))
+            finally:
+                _end(process)
+        if (folder / "run.json").exists():
+            found.document = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return found
+
+
+def command(verdict: Verdict, asked: Asked, suite: str, folder: Path) -> list[str]:
+    """The command line of the process."""
+    root, unit = Path(str(files("detr_bench"))) / "suite", verdict.unit
+    settings = Path(str(files("detr_conformance"))) / "isolated.ini"
+    line = [sys.executable, "-P", "-m", "pytest", str(root / suite)]
+    line += ["-c", str(settings), "--rootdir", str(root), "--noconftest", "--import-mode=append", "--quiet"]
+    line += ["-p", "no:cacheprovider", "-p", "pytest_benchmark.plugin", "-p", "detr_bench.plugin", "--color=no"]
+    line += ["--benchmark-quiet", f"--benchmark-json={folder / 'run.json'}"]
+    options = {"target": unit.target, "operation": unit.operation, "device": unit.device, "dtype": unit.dtype}
+    options |= {"profile": verdict.profile, "checked": str(folder / "checked.json"), "seconds": str(asked.seconds)}
+    options |= {"events": str(folder / "events.jsonl")} | ({"threads": str(asked.threads)} if asked.threads else {})
+    line += [f"--detr-bench-{name}={value}" for name, value in options.items()]
+    line += [f"--detr-bench-workload={name}" for name in asked.workloads]
+    return line + [f"--detr-bench-direction={name}" for name in asked.directions]
+
+
+def environment(asked: Asked) -> dict[str, str]:
+    """The user's environment without what would reach into pytest."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    threads = {"OMP_NUM_THREADS": str(asked.threads)} if asked.threads else {}
+    return {**kept, **threads, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def _problem(event: Event, running: str, last_words: list[str]) -> str:
+    manner = event.get("signal") or f"status {event.get('returncode', event.get('exit'))}"
+    where = f" in {running}" if running else ""
+    said = f": {last_words[-1]}" if last_words else ""
+    return f"the measuring process ended with {manner}{where}{said}"

@@ -1,0 +1,1 @@
+"""Measurements as tests: `pytest --pyargs detr_bench.suite --detr-bench-target TARGET`, or `detr-spec bench`."""
