@@ -19,7 +19,7 @@ from detr_bench.plan import Asked, growth_rows, speed_rows, units
 from detr_bench.process import measure
 from detr_bench.table import WIDTH, print_growth, print_speeds
 from detr_bench.workloads import TABLE
-from detr_conformance.checking import _refuse_unwritable
+from detr_conformance.checking import refuse_unwritable
 from detr_conformance.clauses import ClauseError
 from detr_conformance.console import report_console, visible
 from detr_conformance.events import Event
@@ -150,7 +150,7 @@ def bench_targets(
         if importlib.util.find_spec(package) is None:
             raise CannotDo(f"bench needs {package}, which is not installed: pip install 'detr-spec[bench]'")
     for path in filter(None, (json_file, picture)):
-        _refuse_unwritable(path)
+        refuse_unwritable(path)
     console = report_console()
     console.width = console.width if console.is_terminal else WIDTH
     bench = Bench(asked, growth, console)

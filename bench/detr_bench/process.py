@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Any
 
 from detr_bench.gate import Verdict
 from detr_bench.plan import Asked
-from detr_conformance.events import Event, Tail
-from detr_conformance.runner import _end, _follow, _last_words, _terminated_like_interrupted
+from detr_conformance.events import Event
+from detr_conformance.runner import follow_process
 
 
 @dataclass
@@ -37,28 +37,21 @@ class Measured:
 def measure(verdict: Verdict, asked: Asked, suite: str, show: Callable[[Event], None]) -> Measured:
     """Measure a unit that has passed its check by a file of the suite; `show` sees the events as they come."""
     found, running = Measured(), ""
+    ended: Event | None = None  # before it was finished
     with tempfile.TemporaryDirectory(prefix="detr-bench-") as name:
         folder = Path(name)
         (folder / "checked.json").write_text(json.dumps([verdict.as_dict()]), encoding="utf-8")
-        with (folder / "output.txt").open("wb") as sink, _terminated_like_interrupted():
-            process = subprocess.Popen(
-                command(verdict, asked, suite, folder),
-                env=environment(asked),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                for event in _follow(process, Tail(folder / "events.jsonl")):
-                    show(event)
-                    running = event["test"] if event["event"] == "running" else running
-                    if event["event"] == "refused":
-                        found.refused.append(event)
-                    elif event["event"] == "died" or (event["event"] == "finish" and event["exit"] > 1):
-                        found.problem = _problem(event, running, _last_words(folder / "output.txt"))
-            finally:
-                _end(process)
+        line, events, output = command(verdict, asked, suite, folder), folder / "events.jsonl", folder / "output.txt"
+        with closing(follow_process(line, environment(asked), events, output)) as stream:
+            for event in stream:
+                show(event)
+                running = event["test"] if event["event"] == "running" else running
+                if event["event"] == "refused":
+                    found.refused.append(event)
+                elif event["event"] == "died" or (event["event"] == "finish" and event["exit"] > 1):
+                    ended = event
+                elif event["event"] == "output" and ended is not None:
+                    found.problem = _problem(ended, running, event["lines"])
         if (folder / "run.json").exists():
             found.document = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return found

@@ -49,7 +49,7 @@ class Outputs:
 def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
     """Check everything that TARGET stands for; returns the exit status of `detr-spec check`."""
     for path in filter(None, (outputs.json, outputs.junit, outputs.html, outputs.curves)):
-        _refuse_unwritable(path)
+        refuse_unwritable(path)
     try:
         chapters = load_chapters()
     except ClauseError as error:
@@ -141,7 +141,7 @@ def _show_last_words(events: Sequence[Event]) -> None:
             click.echo(f"  | {line}", err=True)
 
 
-def _refuse_unwritable(path: str) -> None:
+def refuse_unwritable(path: str) -> None:
     """Before the run, not after it."""
     folder = Path(path).resolve().parent
     if not folder.is_dir():

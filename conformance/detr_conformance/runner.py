@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -90,20 +90,28 @@ def run_suite(target: str, selection: Selection) -> Generator[Event, None, None]
     """
     with tempfile.TemporaryDirectory(prefix="detr-spec-") as folder:
         events, output = Path(folder) / "events.jsonl", Path(folder) / "output.txt"
-        with output.open("wb") as sink, _terminated_like_interrupted():
-            process = subprocess.Popen(
-                suite_command(target, selection, events),
-                env=suite_environment(selection),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that Ctrl-C reaches us alone, and we end the whole group
-            )
-            try:
-                yield from _follow(process, Tail(events))
-                yield {"event": "output", "lines": _last_words(output)}
-            finally:
-                _end(process)
+        command = suite_command(target, selection, events)
+        yield from follow_process(command, suite_environment(selection), events, output)
+
+
+def follow_process(
+    command: Sequence[str], environment: Mapping[str, str], events: Path, output: Path
+) -> Generator[Event, None, None]:
+    """Run a command that writes events, and yield what `run_suite` does; what it prints goes to the file `output`."""
+    with output.open("wb") as sink, _terminated_like_interrupted():
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that Ctrl-C reaches us alone, and we end the whole group
+        )
+        try:
+            yield from _follow(process, Tail(events))
+            yield {"event": "output", "lines": _last_words(output)}
+        finally:
+            _end(process)
 
 
 def _follow(process: subprocess.Popen[bytes], tail: Tail) -> Iterator[Event]:
