@@ -1,4 +1,4 @@
-"""A user's own sampling function."""
+"""The sampling function of a training: a user's own, or the default of the device."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import tiny_images, tiny_recipe
 from training_cases import SMALL, small_batch
 
 from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.training.kernel import sampling_function
+from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
+from detr_reference.kernels.cpu import ms_deform_attn as cpu_kernel
+from detr_reference.training.distributed import Processes
+from detr_reference.training.kernel import default_sampling_function, sampling_function
 from detr_reference.training.models import make_model
+from detr_reference.training.run import Run
 
 KERNELS = """
 from detr_reference.deformable_attention import ms_deform_attn
@@ -80,3 +85,15 @@ def test_a_place_that_is_not_there(name: str) -> None:
 def test_a_compiled_function_without_a_signature_is_taken() -> None:
     assert sampling_function("operator:itemgetter") is not None
     assert sampling_function("builtins:print") is print
+
+
+def test_the_default_of_a_device() -> None:
+    assert default_sampling_function(torch.device("cpu")) is cpu_kernel
+    assert default_sampling_function("cuda:1") is ms_deform_attn
+
+
+def test_a_run_takes_the_default_of_its_device_unless_told_otherwise(tiny_folder: Path, tmp_path: Path) -> None:
+    run = Run(tiny_recipe(), *tiny_images(tiny_folder), tmp_path, Processes(torch.device("cpu")), workers=0)
+    for given, used in ((None, cpu_kernel), (ms_deform_attn, ms_deform_attn)):
+        modules = run.learner(given, None).model.modules()
+        assert {part.core for part in modules if isinstance(part, MultiScaleDeformableAttention)} == {used}

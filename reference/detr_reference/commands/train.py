@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 @click.option("--device", metavar="NAME", help="Such as cpu or cuda:1.  [default: a GPU if there is one]")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True, help="Processes that read images.")
 @click.option("--log-steps", type=click.IntRange(min=1), default=10, show_default=True, help="Steps between log lines.")
-@click.option("--ms-deform-attn", metavar="FUNCTION", help="Your kernel: module:function or file.py:function.")
+@click.option(
+    "--ms-deform-attn",
+    metavar="FUNCTION",
+    help="Your kernel: module:function or file.py:function.  [default: ours on a CPU, the reference's elsewhere]",
+)
 @click.option(
     "--backbone-weights", type=click.Path(), metavar="FILE", help="A pretrained ResNet, such as torchvision's."
 )

@@ -1,9 +1,11 @@
-"""A user's own sampling function, for the deformable attention of a model."""
+"""The sampling function of a model's deformable attention: a user's own, or the one that suits the device."""
 
 from __future__ import annotations
 
 import inspect
 from typing import cast
+
+import torch
 
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import DeformableCore
@@ -30,3 +32,12 @@ def sampling_function(name: str) -> DeformableCore:
     except TypeError as error:
         raise ValueError(f"{name} must take ({', '.join(ARGUMENTS)}), but takes {signature}: {error}") from error
     return cast(DeformableCore, function)
+
+
+def default_sampling_function(device: torch.device | str) -> DeformableCore:
+    """The CPU kernel on a CPU, the reference's function elsewhere. They differ by rounding."""
+    if torch.device(device).type == "cpu":
+        from detr_reference.kernels.cpu import ms_deform_attn as cpu_kernel
+
+        return cpu_kernel
+    return ms_deform_attn

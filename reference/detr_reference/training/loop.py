@@ -63,7 +63,8 @@ def train(
     Args:
         group: from `processes`; None is this process alone, on the CPU.
         resume: go on from output/checkpoint.pt; without it there must be none.
-        core: sampling function of deformable attention, for the models that have it.
+        core: sampling function of deformable attention, for the models that have it; None is the CPU kernel on a CPU
+            and the reference's elsewhere.
         backbone_weights: published file of a pretrained backbone, for a new run.
         workers: processes that load images, of each process; 0 loads them in itself.
         log_steps: steps between lines of the log.

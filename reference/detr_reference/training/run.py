@@ -19,6 +19,7 @@ from detr_reference.training.detecting import detect
 from detr_reference.training.distributed import Processes, from_all, from_main
 from detr_reference.training.evaluation import Twelve, coco_results, evaluate_boxes
 from detr_reference.training.initial_model import initial_model
+from detr_reference.training.kernel import default_sampling_function
 from detr_reference.training.learner import Learner
 from detr_reference.training.models import MODELS
 from detr_reference.training.random_state import random_state
@@ -50,8 +51,11 @@ class Run:
         self.steps = self._order(0, 0).steps
 
     def learner(self, core: Callable[..., Any] | None, backbone_weights: Path | None) -> Learner:
-        model = initial_model(self.recipe, core, backbone_weights).to(self.group.device)
-        return Learner(MODELS[self.recipe.model.name], model, self.recipe, self.group, self.steps)
+        trainable, device = MODELS[self.recipe.model.name], self.group.device
+        if core is None and trainable.takes_core:
+            core = default_sampling_function(device)
+        model = initial_model(self.recipe, core, backbone_weights).to(device)
+        return Learner(trainable, model, self.recipe, self.group, self.steps)
 
     def begin(self) -> None:
         """The folder, with the recipe in it."""
