@@ -127,6 +127,4 @@ def _generate(recipe: Recipe, folder: Path, console: Console) -> None:
 
     console.print(f"writing images of shapes to {folder}", highlight=False)
     data = recipe.data
-    write_shapes(
-        folder, images=data.images, validation_images=data.validation_images, seed=data.seed, sides=data.sides
-    )
+    write_shapes(folder, images=data.images, validation_images=data.validation_images, seed=data.seed, sides=data.sides)
