@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check smoke test lint types readme pictures kill-matrix thorough clean
+.PHONY: help check smoke interpreted test lint types readme pictures kill-matrix thorough clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -35,6 +35,10 @@ test: $(READY) lint types  ## every test of the project
 smoke: $(READY)  ## train a small DINO on generated shapes, in runs/smoke (about 10 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node 2 -m detr_reference.cli train smoke --workers 0 \
 	    $(if $(wildcard runs/smoke/checkpoint.pt),--resume)
+
+interpreted: $(READY)  ## the Triton kernel without a GPU, in Triton's interpreter (about a minute)
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/detr-spec check triton-kernel-deterministic \
+	    --operation ms_deform_attn --profile smoke --dtype float32
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
