@@ -47,7 +47,7 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy
 	$(BIN)/mypy
 
-readme: $(READY)  ## repeat the runs shown in the README and fill them in (about 45 minutes)
+readme: $(READY)  ## repeat the runs shown in the README and fill them in (about an hour)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/readme_runs.py
 
 pictures: $(READY)  ## draw the pictures of the spec chapters from the reference

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from commands import run
 
 from detr_conformance import loaders, runner
 from detr_conformance.checking import _asked_for
 from detr_conformance.loaders import resolve_names
 from detr_conformance.runner import Selection, suite_command, suite_environment
 from detr_reference import cli
-from detr_reference.cli import main
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -46,14 +46,6 @@ def finish(exit=0):
 """
 
 Check = Callable[..., Result]
-
-
-def run(*arguments: str) -> Result:
-    """One call of `detr-spec`; only SystemExit may come out of it."""
-    result = CliRunner().invoke(main, arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    assert "Traceback" not in result.output
-    return result
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import click
 from click.shell_completion import CompletionItem
 
@@ -35,14 +37,7 @@ def _listed() -> str:
 
 
 def _wrapped(names: list[str], width: int = 84) -> list[str]:
-    rows = [""]
-    for name in names:
-        joined = f"{rows[-1]}, {name}" if rows[-1] else name
-        if len(joined) > width:
-            rows.append(name)
-        else:
-            rows[-1] = joined
-    return rows
+    return [row.rstrip(",") for row in textwrap.wrap(", ".join(names), width, break_on_hyphens=False)]
 
 
 EPILOG = f"\b\nWorkloads of each operation\n  {_listed()}"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from detr_conformance.checking import judge
 from detr_conformance.clauses import load_chapters
-from detr_conformance.deviations import Deviation, DeviationError, load_deviations
 from detr_conformance.events import Event
-from detr_conformance.report import Report, build_report
-from detr_conformance.runner import Selection, run_suite
+from detr_conformance.report import Report
+from detr_conformance.runner import Selection
 
-PROFILES = ("smoke", "standard", "thorough")
 NAMED_CLAUSES = 4
 
 
@@ -57,21 +55,9 @@ class Verdict:
 
 def check(unit: Unit, profile: str, show: Callable[[Event], None] = lambda event: None) -> Report:
     """The report of `detr-spec check` on the unit; `show` sees the suite's events as they come."""
-    clauses = {c.id: c for chapter in load_chapters() for c in chapter.clauses if c.level != "retired"}
-    events: list[Event] = []
-    deviations: list[Deviation] = []
     with tempfile.TemporaryDirectory(prefix="detr-bench-") as cases:
         selection = Selection((unit.operation,), profile, unit.device, unit.dtype, cases_dir=cases)
-        try:
-            with closing(run_suite(unit.target, selection)) as stream:
-                for event in stream:
-                    events.append(event)
-                    show(event)
-                    if event["event"] == "start" and (file := event.get("target_info", {}).get("deviations")):
-                        deviations.extend(load_deviations(file, event["target"]["name"]))
-        except DeviationError as error:
-            events.append({"event": "error", "message": str(error)})
-    return build_report(events, clauses, deviations, target=unit.target, selection=selection)
+        return judge(unit.target, selection, load_chapters(), [], show)
 
 
 def verdict_of(unit: Unit, profile: str, report: Report) -> Verdict:

@@ -15,6 +15,7 @@ import pytest
 from detr_bench.workloads import DIRECTIONS, TABLE
 
 if TYPE_CHECKING:
+    from detr_bench.plan import Row
     from detr_bench.session import Session
 
 EXIT_CANNOT_TELL = 2
@@ -103,6 +104,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _is_ours(module: Any) -> bool:
     return str(getattr(module, "__name__", "")).startswith("detr_bench.suite.")
+
+
+@pytest.fixture
+def detr_bench_row(target: str, operation: str, device: str, dtype: str, workload: str, direction: str) -> Row:
+    """The figure that a test of the suite measures."""
+    from detr_bench.gate import Unit
+    from detr_bench.plan import Row
+
+    return Row(Unit(target, operation, device, dtype), workload, direction)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any
 from detr_bench.gate import Verdict
 from detr_bench.plan import Asked
 from detr_conformance.events import Event
-from detr_conformance.runner import follow_process
+from detr_conformance.runner import follow_process, pytest_environment
 
 
 @dataclass
@@ -74,10 +73,9 @@ def command(verdict: Verdict, asked: Asked, suite: str, folder: Path) -> list[st
 
 
 def environment(asked: Asked) -> dict[str, str]:
-    """The user's environment without what would reach into pytest."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    """The environment of the process."""
     threads = {"OMP_NUM_THREADS": str(asked.threads)} if asked.threads else {}
-    return {**kept, **threads, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return pytest_environment() | threads
 
 
 def _problem(event: Event, running: str, last_words: list[str]) -> str:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,14 +100,15 @@ def _asked_for(names: Sequence[str], selection: Selection) -> list[tuple[str, Se
 
 
 def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], console: Console) -> Run:
-    clauses = {c.id: c for chapter in chapters for c in chapter.clauses if c.level != "retired"}
     events: list[Event] = []
-    deviations: list[Deviation] = []
+    progress = LiveProgress(Console(stderr=True, highlight=False), target)
     try:
-        _follow(target, selection, events, deviations)
-    except DeviationError as error:
-        events.append({"event": "error", "message": str(error)})
-    report = build_report(events, clauses, deviations, target=target, selection=selection)
+        with progress:
+            report = judge(target, selection, chapters, events, progress.show)
+    except KeyboardInterrupt:
+        running = [event["test"] for event in events if event["event"] == "running"]
+        click.echo("interrupted" + (f" in {running[-1]}" if running else ""), err=True)
+        raise SystemExit(130) from None
     if report["clauses"]:
         print_report(console, report, chapters)
     else:
@@ -118,20 +119,25 @@ def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], con
     return report, digest(events).results
 
 
-def _follow(target: str, selection: Selection, events: list[Event], deviations: list[Deviation]) -> None:
-    """Run the suite and collect its events; the deviation file is read as soon as the target names it."""
-    progress = LiveProgress(Console(stderr=True, highlight=False), target)
+def judge(
+    target: str, selection: Selection, chapters: Sequence[Chapter], events: list[Event], show: Callable[[Event], None]
+) -> Report:
+    """Run the suite on one target; its events are appended to `events` and shown as they come.
+
+    The deviation file is read as soon as the target names it.
+    """
+    clauses = {c.id: c for chapter in chapters for c in chapter.clauses if c.level != "retired"}
+    deviations: list[Deviation] = []
     try:
-        with progress, closing(run_suite(target, selection)) as stream:
+        with closing(run_suite(target, selection)) as stream:
             for event in stream:
                 events.append(event)
-                progress.show(event)
+                show(event)
                 if event["event"] == "start" and (file := event.get("target_info", {}).get("deviations")):
                     deviations.extend(load_deviations(file, event["target"]["name"]))
-    except KeyboardInterrupt:
-        running = [event["test"] for event in events if event["event"] == "running"]
-        click.echo("interrupted" + (f" in {running[-1]}" if running else ""), err=True)
-        raise SystemExit(130) from None
+    except DeviationError as error:
+        events.append({"event": "error", "message": str(error)})
+    return build_report(events, clauses, deviations, target=target, selection=selection)
 
 
 def _show_last_words(events: Sequence[Event]) -> None:

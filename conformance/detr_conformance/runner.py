@@ -69,12 +69,17 @@ def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
 
 
 def suite_environment(selection: Selection) -> dict[str, str]:
-    """The user's environment without what would reach into pytest."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    """The environment of the suite's process."""
     # As `-P` does for the first process: a random.py of the user's must not replace Python's own.
     shielded = {"PYTHONSAFEPATH": "1"} if selection.jobs > 1 else {}
     # Threads that wait by spinning starve each other on a busy machine; a user's own choice stands.
-    return {"OMP_WAIT_POLICY": "passive", **kept, **shielded, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return {"OMP_WAIT_POLICY": "passive", **pytest_environment(), **shielded}
+
+
+def pytest_environment() -> dict[str, str]:
+    """The user's environment without what would reach into pytest."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def replay_command(target: str, case_file: str, profile: str = "standard") -> str:

@@ -57,10 +57,7 @@ def ms_deform_attn(
         nothing = (value, sampling_locations, attention_weights)
         return value.new_zeros(batch, queries, heads * channels) + sum(t.flatten()[:0].sum() for t in nothing)
 
-    compute = torch.promote_types(
-        torch.promote_types(value.dtype, sampling_locations.dtype),
-        torch.promote_types(attention_weights.dtype, torch.float32),
-    )
+    compute = compute_dtype(value, sampling_locations, attention_weights)
     # Every sample becomes four rows of a table: B*S*M rows of D channels, and one of zeros for cells outside.
     # embedding_bag sums them; its backward sorts the rows' numbers, which is faster in 32 bits.
     outside = batch * cells * heads
@@ -98,6 +95,14 @@ def ms_deform_attn(
     bag_shares = torch.stack(shares, dim=-1).reshape(bags)
     output = F.embedding_bag(bag_rows, table, per_sample_weights=bag_shares, mode="sum")
     return output.reshape(batch, queries, heads * channels).to(value.dtype)
+
+
+def compute_dtype(value: Tensor, sampling_locations: Tensor, attention_weights: Tensor) -> torch.dtype:
+    """That of everything between: float32, or float64 if an argument is."""
+    return torch.promote_types(
+        torch.promote_types(value.dtype, sampling_locations.dtype),
+        torch.promote_types(attention_weights.dtype, torch.float32),
+    )
 
 
 def level_starts(spatial_shapes: Int[Tensor, "level 2"]) -> Int[Tensor, " level"]:

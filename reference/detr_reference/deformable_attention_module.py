@@ -215,10 +215,12 @@ class MultiScaleDeformableAttention(nn.Module):
         check_levels(value, spatial_shapes, level_start_index)
 
 
-def build(config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None = None) -> MultiScaleDeformableAttention:
+def build(
+    config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None = None, core: DeformableCore = ms_deform_attn
+) -> MultiScaleDeformableAttention:
     """The module with copies of these parameters, on their device and in their dtype; None means initialise.
 
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    return with_parameters(MultiScaleDeformableAttention(config), state_dict)
+    return with_parameters(MultiScaleDeformableAttention(config, core), state_dict)

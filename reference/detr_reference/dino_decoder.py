@@ -242,10 +242,12 @@ class DINODecoderWithHeads(DINODecoder):
         )
 
 
-def build(config: DINODecoderConfig, state_dict: Mapping[str, Tensor] | None = None) -> DINODecoderWithHeads:
+def build(
+    config: DINODecoderConfig, state_dict: Mapping[str, Tensor] | None = None, core: DeformableCore = ms_deform_attn
+) -> DINODecoderWithHeads:
     """The decoder with copies of these parameters, on their device and in their dtype; None means initialise.
 
     Raises:
         RuntimeError: a parameter is missing, unknown, or of the wrong shape.
     """
-    return with_parameters(DINODecoderWithHeads(config), state_dict)
+    return with_parameters(DINODecoderWithHeads(config, core), state_dict)

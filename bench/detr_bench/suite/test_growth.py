@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from detr_bench.gate import Unit
 from detr_bench.growth import POINTS, grown
 from detr_bench.plan import Row, growth_rows
 from detr_bench.session import Session
@@ -12,16 +11,7 @@ from detr_bench.session import Session
 rows = growth_rows
 
 
-def test_growth(
-    benchmark: BenchmarkFixture,
-    detr_bench: Session,
-    target: str,
-    operation: str,
-    device: str,
-    dtype: str,
-    workload: str,
-    direction: str,
-) -> None:
-    axis, factor = POINTS[workload]
-    row = Row(Unit(target, operation, device, dtype), workload, direction)
-    detr_bench.measure(benchmark, row, grown(workload), growth={"axis": axis, "factor": factor})
+def test_growth(benchmark: BenchmarkFixture, detr_bench: Session, detr_bench_row: Row) -> None:
+    point = detr_bench_row.workload
+    axis, factor = POINTS[point]
+    detr_bench.measure(benchmark, detr_bench_row, grown(point), growth={"axis": axis, "factor": factor})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from detr_bench.gate import Unit
 from detr_bench.plan import Row, speed_rows
 from detr_bench.session import Session
 from detr_bench.workloads import find
@@ -12,16 +11,7 @@ from detr_bench.workloads import find
 rows = speed_rows
 
 
-def test_speed(
-    benchmark: BenchmarkFixture,
-    detr_bench: Session,
-    target: str,
-    operation: str,
-    device: str,
-    dtype: str,
-    workload: str,
-    direction: str,
-) -> None:
-    sizes = find(operation, workload)
+def test_speed(benchmark: BenchmarkFixture, detr_bench: Session, detr_bench_row: Row) -> None:
+    sizes = find(detr_bench_row.unit.operation, detr_bench_row.workload)
     assert sizes is not None
-    detr_bench.measure(benchmark, Row(Unit(target, operation, device, dtype), workload, direction), sizes)
+    detr_bench.measure(benchmark, detr_bench_row, sizes)

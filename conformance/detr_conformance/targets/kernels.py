@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, FEATURES, Target, TargetError
+from detr_conformance.targets.lazily import when_called
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,15 +29,7 @@ def kernel(module: str, attribute: str = "ms_deform_attn") -> Callable[..., Tens
     Raises:
         TargetError: the kernel needs a package that is not installed.
     """
-    imported: list[Callable[..., Tensor]] = []  # not functools.cache, which torch.compile cannot look into
-
-    def call(*arguments: Tensor) -> Tensor:
-        if not imported:
-            imported.append(_import_kernel(module, attribute))
-        return imported[0](*arguments)
-
-    call.__name__ = attribute
-    return call
+    return when_called(attribute, lambda: _import_kernel(module, attribute))
 
 
 def _import_kernel(module: str, attribute: str) -> Callable[..., Tensor]:
@@ -55,12 +48,7 @@ def around(core: Callable[..., Tensor], operation: str) -> Callable[..., nn.Modu
     """The reference's factory of a module or model, with this core in every deformable attention."""
 
     def build(config: Any, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
-
-        module: nn.Module = resolve(OPERATIONS[operation].reference)(config, state_dict)
-        for part in module.modules():
-            if isinstance(part, MultiScaleDeformableAttention):
-                part.core = core
+        module: nn.Module = resolve(OPERATIONS[operation].reference)(config, state_dict, core)
         return module
 
     return build

@@ -8,19 +8,12 @@ from typing import Any
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target
+from detr_conformance.targets.lazily import when_called
 
 
 def reference(operation: str) -> Callable[..., Any]:
     """The reference's callable for an operation, imported when it is first called."""
-    imported: list[Callable[..., Any]] = []  # not functools.cache, which torch.compile cannot look into
-
-    def call(*arguments: Any, **settings: Any) -> Any:
-        if not imported:
-            imported.append(resolve(OPERATIONS[operation].reference))
-        return imported[0](*arguments, **settings)
-
-    call.__name__ = operation
-    return call
+    return when_called(operation, lambda: resolve(OPERATIONS[operation].reference))
 
 
 target = Target(

@@ -125,9 +125,7 @@ def ms_deform_attn_module(
     """The reference's module around the compiled core."""
     from detr_reference.deformable_attention_module import build
 
-    module = build(config, state_dict)
-    module.core = ms_deform_attn
-    return module
+    return build(config, state_dict, ms_deform_attn)
 
 
 def compiled_block(operation: str) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from types import EllipsisType
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detr_reference.deformable_attention import compute_dtype
 from detr_reference.kernels.cpu_corners import corner_shares, look, sample_gradients
 from detr_reference.kernels.cpu_layout import Layout, layout_of
 from detr_reference.kernels.cpu_products import bag_sums, entry_products, row_sums
@@ -36,7 +36,7 @@ def sample_all(
     saved: list[Saved] | None = None,
 ) -> Float[Tensor, "batch query head*channel"]:
     """The output; what the backward pass needs is appended to `saved`, if that is given."""
-    dtype = _compute_dtype(value, locations, weights)
+    dtype = compute_dtype(value, locations, weights)
     if not _all_finite(weights):
         weights = weights.masked_fill(_out_of_range(spatial_shapes, locations, dtype), 0)
     batch, queries, heads, _, _ = weights.shape
@@ -67,7 +67,7 @@ def gradients_of(
     asked: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """The gradients of value, locations and weights, where they are asked for."""
-    dtype = _compute_dtype(value, locations, weights)
+    dtype = compute_dtype(value, locations, weights)
     heads, channels = value.shape[2:]
     upstream = grad_output.unflatten(-1, (heads, channels))
     of_value = value.new_empty(value.shape)
@@ -139,11 +139,6 @@ def _room(weights: Float[Tensor, "image query head sample"], layout: Layout) -> 
 
 def _bags(layout: Layout, weights: Float[Tensor, "image query head sample"]) -> Int[Tensor, " bound"]:
     return layout.bags[: weights.shape[:3].numel() + 1]
-
-
-def _compute_dtype(*tensors: Tensor) -> torch.dtype:
-    """The widest of their dtypes and float32."""
-    return reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
 
 
 def _all_finite(tensor: Tensor) -> bool:

@@ -14,10 +14,10 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_reference.deformable_attention import compute_dtype
 from detr_reference.kernels.triton_sampling import (
     index_type,
     map_of_level,
-    number_type,
     pixel,
     rows_of_tile,
     tiles,
@@ -52,7 +52,7 @@ def backward(
     """
     batch, cells, heads, channels = value.shape
     _, queries, _, levels, points, _ = sampling_locations.shape
-    number = number_type(value, sampling_locations, attention_weights)
+    number = compute_dtype(value, sampling_locations, attention_weights)
     grad_value = value.new_zeros(value.shape if wanted.value else 0, dtype=number)
     grad_locations = torch.empty_like(sampling_locations) if wanted.locations else sampling_locations.new_empty(0)
     grad_weights = torch.empty_like(attention_weights) if wanted.weights else attention_weights.new_empty(0)

@@ -10,10 +10,10 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_reference.deformable_attention import compute_dtype
 from detr_reference.kernels.triton_sampling import (
     index_type,
     map_of_level,
-    number_type,
     pixel,
     rows_of_tile,
     tiles,
@@ -53,7 +53,7 @@ def forward(
             POINTS=points,
             ROWS=cut.rows,
             COLUMNS=cut.columns,
-            NUMBER=triton_type(number_type(value, sampling_locations, attention_weights)),
+            NUMBER=triton_type(compute_dtype(value, sampling_locations, attention_weights)),
             INDEX=index_type(value, sampling_locations, output),
             num_warps=cut.warps,
         )

@@ -19,11 +19,11 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_reference.deformable_attention import compute_dtype
 from detr_reference.kernels.triton_sampling import (
     INTERPRETED,
     TILE,
     map_of_level,
-    number_type,
     pixel,
     rows_of_tile,
     tiles,
@@ -47,7 +47,7 @@ def gather_value_gradient(
     """
     batch, cells, heads, channels = value.shape
     levels, points = sampling_locations.shape[3:5]
-    number = number_type(value, sampling_locations, attention_weights)
+    number = compute_dtype(value, sampling_locations, attention_weights)
     grad_value = torch.empty_like(value, dtype=number)
     sizes = (spatial_shapes, level_start_index)
     order, run_starts = _sorted_samples(value, *sizes, sampling_locations, triton_type(number))

@@ -25,9 +25,8 @@ def operator(
 ) -> Tensor:
     """The output; `deterministic` is remembered for backward."""
     tensors = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-    output = _output_like(*tensors)
-    if output.numel() == 0 or value.numel() == 0 or attention_weights.numel() == 0:
-        return output.zero_()
+    if value.numel() == 0 or attention_weights.numel() == 0:
+        return _output_like(*tensors).zero_()
     return forward(*map(_prepared, tensors)).to(value.dtype)
 
 
@@ -56,14 +55,11 @@ def backward_operator(
     deterministic: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of value, locations and weights; those not wanted without elements."""
-    arguments = (value, sampling_locations, attention_weights)
-    if grad_output.numel() == 0 or value.numel() == 0 or attention_weights.numel() == 0:
-        first, second, third = (
-            torch.zeros_like(argument, memory_format=torch.contiguous_format) if want else argument.new_empty(0)
-            for argument, want in zip(arguments, wanted, strict=True)
-        )
+    given = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights, grad_output)
+    if value.numel() == 0 or attention_weights.numel() == 0:
+        first, second, third = (gradient.zero_() for gradient in _gradients_like(*given, wanted, deterministic))
         return first, second, third
-    tensors = [*map(_prepared, (value, spatial_shapes, level_start_index, *arguments[1:], grad_output))]
+    tensors = [*map(_prepared, given)]
     want = Wanted(*wanted)
     gathered = want.value and (deterministic or torch.are_deterministic_algorithms_enabled())
     scattered = want._replace(value=want.value and not gathered)

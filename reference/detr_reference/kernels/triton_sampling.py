@@ -48,11 +48,6 @@ def tiles(rows: int, channels: int, depth: int = 1) -> Tiles:
     return Tiles((triton.cdiv(rows, high),), high, columns, warps)
 
 
-def number_type(*tensors: Tensor) -> torch.dtype:
-    """The dtype of everything between: float64 if an argument is, otherwise float32."""
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-
-
 def triton_type(dtype: torch.dtype) -> tl.dtype:
     """Triton's name for float32 or float64."""
     return {torch.float32: tl.float32, torch.float64: tl.float64}[dtype]
