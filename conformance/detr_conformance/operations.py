@@ -61,7 +61,7 @@ def _function(
     return Operation(
         "function",
         inputs,
-        f"detr_reference.{reference}",
+        reference,
         (chapter, EVERY_BLOCK) if block else (chapter,),
         inputs=inputs,
         settings=settings,
@@ -80,13 +80,12 @@ def _module(
     image_axis: int = 0,
     dtypes: tuple[str, ...] = EVERY_DTYPE,
 ) -> Operation:
-    file = reference.partition(":")[0]
     return Operation(
         "module",
         ("config", "state_dict"),
-        f"detr_reference.{reference}",
+        reference,
         (chapter, EVERY_BLOCK),
-        config=f"detr_reference.{file}:{config}",
+        config=config,
         inputs=inputs,
         constants=constants,
         exempt=exempt,
@@ -126,8 +125,8 @@ OPERATIONS: dict[str, Operation] = {
         ),
     ),
     "multihead_attention": _module(
-        "multihead_attention:build",
-        "MultiheadAttentionConfig",
+        "detr_reference.multihead_attention:build",
+        "detr_reference.multihead_attention:MultiheadAttentionConfig",
         "04-multihead-attention.md",
         "query",
         "key",
@@ -138,15 +137,31 @@ OPERATIONS: dict[str, Operation] = {
         "attn_mask",
         "key_padding_mask",
     ),
-    "self_attention": _module("self_attention:build", "SelfAttentionConfig", "05-self-attention.md", "x"),
-    "cross_attention": _module(
-        "cross_attention:build", "CrossAttentionConfig", "05-self-attention.md", "query", "key", "value"
+    "self_attention": _module(
+        "detr_reference.self_attention:build",
+        "detr_reference.self_attention:SelfAttentionConfig",
+        "05-self-attention.md",
+        "x",
     ),
-    "feed_forward": _module("feed_forward:build", "FeedForwardConfig", "06-feed-forward.md", "x", "identity"),
-    "mlp": _module("mlp:build", "MLPConfig", "06-feed-forward.md", "x"),
+    "cross_attention": _module(
+        "detr_reference.cross_attention:build",
+        "detr_reference.cross_attention:CrossAttentionConfig",
+        "05-self-attention.md",
+        "query",
+        "key",
+        "value",
+    ),
+    "feed_forward": _module(
+        "detr_reference.feed_forward:build",
+        "detr_reference.feed_forward:FeedForwardConfig",
+        "06-feed-forward.md",
+        "x",
+        "identity",
+    ),
+    "mlp": _module("detr_reference.mlp:build", "detr_reference.mlp:MLPConfig", "06-feed-forward.md", "x"),
     "encoder_layer": _module(
-        "transformer_layer:build_encoder_layer",
-        "TransformerLayerConfig",
+        "detr_reference.transformer_layer:build_encoder_layer",
+        "detr_reference.transformer_layer:TransformerLayerConfig",
         "07-transformer-layers.md",
         "query",
         "query_pos",
@@ -154,8 +169,8 @@ OPERATIONS: dict[str, Operation] = {
         "query_key_padding_mask",
     ),
     "decoder_layer": _module(
-        "transformer_layer:build_decoder_layer",
-        "TransformerLayerConfig",
+        "detr_reference.transformer_layer:build_decoder_layer",
+        "detr_reference.transformer_layer:TransformerLayerConfig",
         "07-transformer-layers.md",
         "query",
         "key",
@@ -167,47 +182,55 @@ OPERATIONS: dict[str, Operation] = {
         "key_padding_mask",
     ),
     "sine_position_embedding": _function(
-        "sine_position_embedding:sine_position_embedding",
+        "detr_reference.sine_position_embedding:sine_position_embedding",
         "08-positions.md",
         "mask",
         settings=("num_pos_feats", "temperature", "offset", "normalize", "dtype"),
     ),
     "box_position_embedding": _function(
-        "box_position_embedding:box_position_embedding",
+        "detr_reference.box_position_embedding:box_position_embedding",
         "08-positions.md",
         "boxes",
         settings=("num_pos_feats", "temperature"),
     ),
     "learned_position_embedding": _module(
-        "learned_position_embedding:build", "LearnedPositionEmbeddingConfig", "08-positions.md", "mask"
+        "detr_reference.learned_position_embedding:build",
+        "detr_reference.learned_position_embedding:LearnedPositionEmbeddingConfig",
+        "08-positions.md",
+        "mask",
     ),
     "level_position_embedding": _function(
-        "level_position_embedding:level_position_embedding",
+        "detr_reference.level_position_embedding:level_position_embedding",
         "08-positions.md",
         "position_embedding",
         "spatial_shapes",
         "level_embed",
     ),
-    "vit": _module("vision_transformer:build", "VisionTransformerConfig", "09-vision-transformer.md", "image"),
+    "vit": _module(
+        "detr_reference.vision_transformer:build",
+        "detr_reference.vision_transformer:VisionTransformerConfig",
+        "09-vision-transformer.md",
+        "image",
+    ),
     "valid_ratios": _function(
-        "reference_points:valid_ratios", "11-queries-from-memory.md", "mask_l", settings=("dtype",)
+        "detr_reference.reference_points:valid_ratios", "11-queries-from-memory.md", "mask_l", settings=("dtype",)
     ),
     "encoder_reference_points": _function(
-        "reference_points:encoder_reference_points",
+        "detr_reference.reference_points:encoder_reference_points",
         "11-queries-from-memory.md",
         "spatial_shapes",
         "valid_ratios",
         constants=("valid_ratios",),
     ),
     "encoder_proposals": _function(
-        "two_stage_proposals:encoder_proposals",
+        "detr_reference.two_stage_proposals:encoder_proposals",
         "11-queries-from-memory.md",
         "memory",
         "memory_key_padding_mask",
         "spatial_shapes",
     ),
     "select_queries": _function(
-        "query_selection:select_queries",
+        "detr_reference.query_selection:select_queries",
         "11-queries-from-memory.md",
         "class_logits",
         "proposals",
@@ -215,11 +238,15 @@ OPERATIONS: dict[str, Operation] = {
         settings=("num_queries", "score"),
     ),
     "refine_boxes": _function(
-        "box_refinement:refine_boxes", "11-queries-from-memory.md", "delta", "reference", settings=("eps",)
+        "detr_reference.box_refinement:refine_boxes",
+        "11-queries-from-memory.md",
+        "delta",
+        "reference",
+        settings=("eps",),
     ),
     "dino_decoder": _module(
-        "dino_decoder:build",
-        "DINODecoderConfig",
+        "detr_reference.dino_decoder:build",
+        "detr_reference.dino_decoder:DINODecoderConfig",
         "12-dino-decoder.md",
         "query",
         "memory",
@@ -233,7 +260,7 @@ OPERATIONS: dict[str, Operation] = {
         image_axis=1,
     ),
     "contrastive_denoising": _function(
-        "contrastive_denoising:contrastive_denoising",
+        "detr_reference.contrastive_denoising:contrastive_denoising",
         "13-contrastive-denoising.md",
         *TARGETS,
         "label_embedding",
@@ -241,7 +268,7 @@ OPERATIONS: dict[str, Operation] = {
         block=False,  # random
     ),
     "generalized_box_iou": _function(
-        "boxes:generalized_box_iou",
+        "detr_reference.boxes:generalized_box_iou",
         "14-overlap-and-focal-loss.md",
         "boxes1",
         "boxes2",
@@ -249,7 +276,7 @@ OPERATIONS: dict[str, Operation] = {
         exempt=TOGETHER,
     ),
     "sigmoid_focal_loss": _function(
-        "focal_loss:sigmoid_focal_loss",
+        "detr_reference.focal_loss:sigmoid_focal_loss",
         "14-overlap-and-focal-loss.md",
         "logits",
         "targets",
@@ -259,7 +286,7 @@ OPERATIONS: dict[str, Operation] = {
         exempt=TOGETHER,
     ),
     "hungarian_matching": _function(
-        "matching:hungarian_matching",
+        "detr_reference.matching:hungarian_matching",
         "15-matching-and-losses.md",
         "pred_logits",
         "pred_boxes",
@@ -268,7 +295,7 @@ OPERATIONS: dict[str, Operation] = {
         block=False,  # it returns indices alone
     ),
     "detection_losses": _function(
-        "losses:detection_losses",
+        "detr_reference.losses:detection_losses",
         "15-matching-and-losses.md",
         "pred_logits",
         "pred_boxes",
@@ -294,7 +321,7 @@ OPERATIONS: dict[str, Operation] = {
         exempt=TOGETHER + NOT_TORCH,
     ),
     "postprocess": _function(
-        "postprocess:postprocess",
+        "detr_reference.postprocess:postprocess",
         "16-post-processing.md",
         "pred_logits",
         "pred_boxes",
@@ -302,10 +329,18 @@ OPERATIONS: dict[str, Operation] = {
         settings=("scores", "num_select"),
         constants=("pred_logits", "pred_boxes"),  # nobody trains through it
     ),
-    "detr": _module("detr:build", "DETRConfig", "17-detr.md", "images", "mask", image_axis=1, dtypes=FULL_PRECISION),
+    "detr": _module(
+        "detr_reference.detr:build",
+        "detr_reference.detr:DETRConfig",
+        "17-detr.md",
+        "images",
+        "mask",
+        image_axis=1,
+        dtypes=FULL_PRECISION,
+    ),
     "deformable_detr": _module(
-        "deformable_detr:build",
-        "DeformableDETRConfig",
+        "detr_reference.deformable_detr:build",
+        "detr_reference.deformable_detr:DeformableDETRConfig",
         "18-deformable-detr.md",
         "images",
         "mask",
@@ -314,8 +349,8 @@ OPERATIONS: dict[str, Operation] = {
         dtypes=FULL_PRECISION,
     ),
     "dino": _module(
-        "dino:build",
-        "DINOConfig",
+        "detr_reference.dino:build",
+        "detr_reference.dino:DINOConfig",
         "19-dino.md",
         "images",
         "mask",

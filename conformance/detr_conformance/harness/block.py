@@ -22,9 +22,9 @@ from detr_conformance.harness.block_case import (
     trained,
 )
 from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, lay_out, mixed_seed
+from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.half_coordinates import half_coordinates
 from detr_conformance.harness.mismatch import Mismatch, Raised
-from detr_conformance.harness.msda_oracle import Expectation
 from detr_conformance.harness.packing import Shapes, packed, unpacked
 from detr_conformance.harness.random_rounding import spread
 from detr_conformance.harness.subject import NotProvided, Result, Subject, explained

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from detr_conformance.harness.block import STRUCTURAL, calling, make
 from detr_conformance.harness.block_case import call_with, inputs_of, reference_callable
 from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, mixed_seed
+from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.mismatch import Mismatch, compare
-from detr_conformance.harness.msda_oracle import Expectation
 from detr_conformance.harness.random_rounding import spread
 from detr_conformance.harness.stage_values import StageCalls, by_stage, stage_calls
 from detr_conformance.harness.subject import NotProvided, Subject

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis.errors import Flaky
@@ -12,8 +12,8 @@ from hypothesis.strategies import SearchStrategy
 
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import Mismatch
-from detr_conformance.harness.suite_test import Cases
 
+Cases = Iterable[Case] | SearchStrategy[Case]
 SHRINK_ATTEMPTS = 60
 SHRINK_SECONDS = 60.0  # over a whole run; only a safety net, since a clock would make reports differ
 

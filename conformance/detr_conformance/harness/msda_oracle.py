@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import TORCH_DTYPES, Case
+from detr_conformance.harness.expectation import Expectation
 from detr_reference.deformable_attention import ms_deform_attn
 
 ARGUMENTS = ("value", "spatial_shapes", "level_start_index", "sampling_locations", "attention_weights")
@@ -57,15 +58,6 @@ class Rounding:
         """Everything rounded to `dtype`, inputs and intermediates included, as under autocast."""
         info = torch.finfo(TORCH_DTYPES[dtype])
         return Rounding(info.eps / 2, info.eps / 2, info.eps / 2, info.tiny)
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What a tensor must be: float64 numbers, their limits, and where several answers are right, an interval."""
-
-    expected: Tensor
-    limit: Tensor
-    interval: Tensor | None = None
 
 
 def oracle(case: Case, backward: bool = True) -> dict[str, Tensor]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from detr_conformance.harness.block import differentiable
 from detr_conformance.harness.block_case import PARAMETER, inputs_of, trained
 from detr_conformance.harness.case import Case
-from detr_conformance.operations import resolve
+from detr_conformance.harness.loss_cases import other_numbers as other_losses
+from detr_conformance.harness.postprocess_cases import other_numbers as other_detections
 
-HARNESS = "detr_conformance.harness"
 # Where halves of the first numbers will not do: inputs -> those that change.
-OWN: dict[str, str] = {
-    "postprocess": f"{HARNESS}.postprocess_cases:other_numbers",
-    "detection_losses": f"{HARNESS}.loss_cases:other_numbers",
+OWN: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
+    "postprocess": other_detections,
+    "detection_losses": other_losses,
 }
 TURNED = {"mask", "mask_l", "valid_ratios"}  # of the images of a batch
 
@@ -20,7 +24,7 @@ def other_numbers(operation: str, case: Case) -> Case:
     """The same parameters; the inputs turned round and scaled, the mask of a map turned round."""
     inputs = inputs_of(operation, case)
     if operation in OWN:
-        return case.having(**resolve(OWN[operation])(inputs))
+        return case.having(**OWN[operation](inputs))
     changed = {name: t.flip(0) * 0.5 for name, t in inputs.items() if differentiable(operation, name, t)}
     for name in TURNED & inputs.keys():
         changed[name] = inputs[name].flip(0)

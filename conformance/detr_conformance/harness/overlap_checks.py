@@ -7,7 +7,7 @@ import torch
 from detr_conformance.harness.block import compare_result, expectations, forward, run
 from detr_conformance.harness.block_case import call_with, inputs_of, reference_callable
 from detr_conformance.harness.case import TORCH_DTYPES, Case
-from detr_conformance.harness.msda_oracle import Expectation
+from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.subject import Result, Subject
 from detr_conformance.harness.suite_test import HALF
 

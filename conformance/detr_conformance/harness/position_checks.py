@@ -11,7 +11,7 @@ from torch import Tensor
 from detr_conformance.harness.block import expectations, forward
 from detr_conformance.harness.block_case import reference_callable, settings_of
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.msda_oracle import Expectation
+from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.subject import Subject
 from detr_reference.sine_position_embedding import cell_positions
 

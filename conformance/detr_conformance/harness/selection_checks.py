@@ -8,7 +8,7 @@ from torch import Tensor
 from detr_conformance.harness.block import forward, parts
 from detr_conformance.harness.block_case import inputs_of, reference_callable, settings_of
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.msda_oracle import Expectation
+from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.subject import Subject
 from detr_reference.box_refinement import inverse_sigmoid
 from detr_reference.two_stage_proposals import HIGH, LOW, cell_boxes

@@ -12,18 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from detr_conformance.harness.case import TORCH_DTYPES, Case, LazyCases, lay_out, mixed_seed
-from detr_conformance.harness.drive import run_cases
+from detr_conformance.harness.case import TORCH_DTYPES, Case, lay_out
 from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
 from detr_conformance.harness.packing import Shapes, packed, unpacked
-from detr_conformance.harness.suite_test import Cases, SuiteTest
 from detr_conformance.operations import VARIANTS
-from detr_conformance.target import DTYPES
-
-EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200, "training": 16}
 
 
 @dataclass(frozen=True)
@@ -83,33 +77,14 @@ class Subject:
     def variant(self, name: str) -> str:
         return self.variants.get(name, VARIANTS[name][0])
 
-    def decide(self, test: SuiteTest) -> None:
-        """Runs a test over its cases (or over the one being replayed); raises drive.Failure."""
-        source = [self.settings.replay] if self.settings.replay is not None else self._thinned(test.cases(self))
-        examples = max(2, round(EXAMPLES[self.settings.profile] * test.share))
-        self.cases += run_cases(
-            source,
-            lambda case: self._property(test, case),
-            examples=examples,
-            seed_value=mixed_seed(self.settings.seed, test.name),
-            shrink=self.settings.shrink,
-            search=self.settings.profile == "thorough",
-        )
-
-    def _thinned(self, cases: Cases) -> Cases:
-        """In the smoke profile every fourth of the listed cases, another quarter in each dtype; otherwise all."""
-        if self.settings.profile != "smoke" or isinstance(cases, SearchStrategy):
-            return cases
-        listed = cases if isinstance(cases, LazyCases) else list(cases)
-        return listed[DTYPES.index(self.dtype) % max(1, len(listed)) :: 4]
-
-    def _property(self, test: SuiteTest, case: Case) -> float | None:
+    def judged(self, property: Callable[[Subject, Case], None], case: Case) -> float | None:
+        """Whether the property holds on a case (it raises if not); the largest error over its limit there."""
         # A held result belongs to the case that made it: each case must fail, or not, by itself.
         self._held.clear()
         self.shapes = case.shapes
         before, self.worst_ratio = self.worst_ratio, None
         try:
-            test.property(self, case)
+            property(self, case)
             return self.worst_ratio
         finally:
             if before is not None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hypothesis.strategies import SearchStrategy
 
-from detr_conformance.harness.case import Case
+from detr_conformance.harness.case import Case, LazyCases, mixed_seed
+from detr_conformance.harness.drive import Cases, run_cases
+from detr_conformance.harness.subject import Subject
+from detr_conformance.target import DTYPES
 
-if TYPE_CHECKING:
-    from detr_conformance.harness.subject import Subject
-
-Cases = Iterable[Case] | SearchStrategy[Case]
 ALL = ("float64", "float32", "float16", "bfloat16")
 HALF = ("float16", "bfloat16")
 OWN_TESTS = ("training",)  # profiles that run tests of their own, and those alone
+EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200, "training": 16}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def covers(
 
     def decorate(property: Callable[[Subject, Case], None]) -> Callable[[Subject], None]:
         def test(subject: Subject) -> None:
-            subject.decide(test.suite_test)  # type: ignore[attr-defined]
+            decide(subject, test.suite_test)  # type: ignore[attr-defined]
 
         test.__name__, test.__doc__, test.__module__ = (
             property.__name__,
@@ -75,3 +74,26 @@ def covers(
         return test
 
     return decorate
+
+
+def decide(subject: Subject, test: SuiteTest) -> None:
+    """Runs a test over its cases (or over the one being replayed); raises drive.Failure."""
+    settings = subject.settings
+    source = [settings.replay] if settings.replay is not None else _thinned(subject, test.cases(subject))
+    examples = max(2, round(EXAMPLES[settings.profile] * test.share))
+    subject.cases += run_cases(
+        source,
+        lambda case: subject.judged(test.property, case),
+        examples=examples,
+        seed_value=mixed_seed(settings.seed, test.name),
+        shrink=settings.shrink,
+        search=settings.profile == "thorough",
+    )
+
+
+def _thinned(subject: Subject, cases: Cases) -> Cases:
+    """In the smoke profile every fourth of the listed cases, another quarter in each dtype; otherwise all."""
+    if subject.settings.profile != "smoke" or isinstance(cases, SearchStrategy):
+        return cases
+    listed = cases if isinstance(cases, LazyCases) else list(cases)
+    return listed[DTYPES.index(subject.dtype) % max(1, len(listed)) :: 4]
