@@ -54,7 +54,7 @@ pictures: $(READY)  ## draw the pictures of the spec chapters from the reference
 	$(BIN)/python docs/pictures.py
 
 kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.{json,md} (about 20 minutes)
-	$(BIN)/python -m detr_conformance.kill_matrix docs/kill-matrix.json docs/kill-matrix.md
+	$(BIN)/python -m detr_conformance.running.kill_matrix docs/kill-matrix.json docs/kill-matrix.md
 
 thorough: $(READY)  ## the reference under random cases, seed printed
 	$(BIN)/detr-spec check reference --profile thorough

@@ -17,8 +17,8 @@ from typing import Any
 from readme_speed import BENCHES, growth, models, speeds, suite_times
 from readme_training import ROOT, RUNS, compared, overfit, projected, recipes, run_smoke, saved, smoke
 
-from detr_conformance.catalogue import covering_tests, mutants
-from detr_conformance.clauses import load_chapters, load_clauses
+from detr_conformance.evidence.catalogue import covering_tests, mutants
+from detr_conformance.evidence.clauses import load_chapters, load_clauses
 from detr_conformance.operations import OPERATIONS
 
 EXAMPLE = "docs/examples/grid_sample_kernel.py"

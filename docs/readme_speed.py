@@ -7,7 +7,7 @@ from typing import Any
 
 from readme_training import saved
 
-from detr_conformance.catalogue import covering_tests
+from detr_conformance.evidence.catalogue import covering_tests
 from detr_conformance.operations import OPERATIONS
 
 # name -> the command a reader types

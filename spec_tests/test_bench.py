@@ -23,8 +23,8 @@ from detr_bench.gate import Unit, Verdict, verdict_of
 from detr_bench.plan import Asked
 from detr_bench.process import Measured
 from detr_bench.session import NoSpeed, Session
-from detr_conformance import checking
-from detr_conformance.runner import Selection
+from detr_conformance.reporting.selection import Selection
+from detr_conformance.running import checking
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "grid_sample_kernel.py"
 UNIT = Unit("mine.py:target", "ms_deform_attn", "cpu", "float32")

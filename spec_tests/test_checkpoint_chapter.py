@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detr_conformance.clauses import parse_chapter
+from detr_conformance.evidence.clauses import parse_chapter
 from detr_reference.checkpoints import FORMATS
 from detr_reference.deformable_detr import DeformableDETRConfig
 from detr_reference.detr import DETRConfig

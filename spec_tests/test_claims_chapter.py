@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from claims_chapter import faults, sections
 
-from detr_conformance.clauses import load_clauses, parse_chapter
+from detr_conformance.evidence.clauses import load_clauses, parse_chapter
 
 ROOT = Path(__file__).parent.parent
 SPEC = Path("reference/detr_reference/spec")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from detr_conformance.catalogue import CatalogueError, covering_tests, mutants
-from detr_conformance.clauses import ClauseError, load_chapters, load_clauses, parse_chapter
+from detr_conformance.evidence.catalogue import CatalogueError, covering_tests, mutants
+from detr_conformance.evidence.clauses import ClauseError, load_chapters, load_clauses, parse_chapter
 
 CHAPTER = """# 1. A chapter
 

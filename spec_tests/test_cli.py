@@ -21,10 +21,11 @@ import pytest
 from click.testing import Result
 from commands import run
 
-from detr_conformance import loaders, runner
-from detr_conformance.checking import _asked_for
-from detr_conformance.loaders import resolve_names
-from detr_conformance.runner import Selection, suite_command, suite_environment
+from detr_conformance.reporting.selection import Selection
+from detr_conformance.running import loaders, runner
+from detr_conformance.running.checking import _asked_for
+from detr_conformance.running.loaders import resolve_names
+from detr_conformance.running.runner import suite_command, suite_environment
 from detr_reference import cli
 
 PRELUDE = """

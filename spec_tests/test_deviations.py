@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detr_conformance.deviations import Deviation, DeviationError, load_deviations
+from detr_conformance.reporting.deviations import Deviation, DeviationError, load_deviations
 
 ENTRY = {
     "clause": '"AB-1"',

@@ -119,7 +119,7 @@ def test_the_report_names_the_stage(tmp_path: Path) -> None:
 def test_transformers_feeds_normed_outputs_with_auxiliary_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second layer is the first to be given what it should not be (chapter 17)."""
     pytest.importorskip("transformers")
-    from detr_conformance.targets import transformers_models
+    from detr_conformance.targets.transformers import models as transformers_models
 
     sizes = transformers_models._sizes
     for auxiliary, found in ((False, None), (True, "decoder.1")):

@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from detr_conformance.clauses import load_clauses
-from detr_conformance.gates import (
+from detr_conformance.evidence.clauses import load_clauses
+from detr_conformance.harness.subject import Settings
+from detr_conformance.operations import OPERATIONS, TRAINED, TRAINING_CHAPTER
+from detr_conformance.running.gates import (
     stray_mutants,
     stray_tests,
     unexercised_clauses,
     unguarded_clauses,
     untested_clauses,
 )
-from detr_conformance.harness.subject import Settings
-from detr_conformance.harness.trial import exempt, rejection, suite_test_of, suite_tests, trials
-from detr_conformance.mutants import MUTANTS, TWINS, Mutant, Twin, as_target
-from detr_conformance.mutants.naive import naive_check
-from detr_conformance.operations import OPERATIONS, TRAINED, TRAINING_CHAPTER
+from detr_conformance.running.mutants import MUTANTS, TWINS, Mutant, Twin, as_target
+from detr_conformance.running.naive_check import naive_check
+from detr_conformance.running.trial import exempt, rejection, suite_test_of, suite_tests, trials
 from detr_conformance.targets.reference import target as reference
 
 # A user does not have the run-time checks of shapes: they draw random numbers, break graphs, and would judge mutants.

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from detr_conformance import TargetError, loaders
-from detr_conformance.loaders import load_targets, resolve_names
+from detr_conformance import TargetError
+from detr_conformance.running import loaders
+from detr_conformance.running.loaders import load_targets, resolve_names
 
 TARGET = """
 from detr_conformance import Target

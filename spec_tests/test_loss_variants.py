@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from detr_conformance.clauses import load_clauses
-from detr_conformance.harness.trial import rejection, trials
+from detr_conformance.evidence.clauses import load_clauses
+from detr_conformance.running.trial import rejection, trials
 from detr_conformance.target import Target
 from detr_reference.losses import detection_losses
 from detr_reference.matching import hungarian_matching

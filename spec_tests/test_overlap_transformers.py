@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detr_conformance.harness.trial import rejection
+from detr_conformance.running.trial import rejection
 from detr_conformance.target import Target
 from detr_reference.boxes import box_cxcywh_to_xyxy, generalized_box_iou
 from detr_reference.focal_loss import sigmoid_focal_loss
 from detr_reference.postprocess import postprocess
 
 pytest.importorskip("transformers")
-overlap = pytest.importorskip("detr_conformance.targets.transformers_overlap")
+overlap = pytest.importorskip("detr_conformance.targets.transformers.overlap")
 
 
 def test_generalized_iou() -> None:

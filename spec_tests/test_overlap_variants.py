@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.trial import rejection, trials
+from detr_conformance.running.trial import rejection, trials
 from detr_conformance.target import Target
 from detr_reference.boxes import generalized_box_iou
 from detr_reference.postprocess import postprocess

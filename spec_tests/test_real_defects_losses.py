@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.trial import rejection
+from detr_conformance.running.trial import rejection
 from detr_conformance.target import Target
 
 pytest.importorskip("transformers")

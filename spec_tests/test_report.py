@@ -12,15 +12,15 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from detr_conformance.clauses import Chapter, Clause, load_chapters, load_clauses
-from detr_conformance.deviations import Deviation
-from detr_conformance.events import Event, Tail, digest
-from detr_conformance.junit import junit_xml
-from detr_conformance.report import Report, build_report, combine, exit_code, worst_verdict
-from detr_conformance.report_file import ReportError, read_reports, write_report
-from detr_conformance.runner import Selection
-from detr_conformance.terminal import compact_ids, print_report
-from detr_conformance.web_page import web_page
+from detr_conformance.evidence.clauses import Chapter, Clause, load_chapters, load_clauses
+from detr_conformance.reporting.deviations import Deviation
+from detr_conformance.reporting.events import Event, Tail, digest
+from detr_conformance.reporting.junit import junit_xml
+from detr_conformance.reporting.report import Report, build_report, combine, exit_code, worst_verdict
+from detr_conformance.reporting.report_file import ReportError, read_reports, write_report
+from detr_conformance.reporting.selection import Selection
+from detr_conformance.reporting.terminal import compact_ids, print_report
+from detr_conformance.reporting.web_page import web_page
 
 FIRST = """# 1. The core
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_conformance.clauses import load_clauses
+from detr_conformance.evidence.clauses import load_clauses
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.harness.training_cases import COUNTS, EXTENTS, SIZE, batch_of, steps_of
@@ -22,14 +22,14 @@ from detr_conformance.harness.training_reference import (
     sharp_share,
     trajectory,
 )
-from detr_conformance.harness.trial import profile_of, suite_test_of, suite_tests, trials
-from detr_conformance.mutants import MUTANTS, as_target
 from detr_conformance.operations import TRAINING_CHAPTER
-from detr_conformance.report import build_report
-from detr_conformance.runner import Selection
+from detr_conformance.reporting.report import build_report
+from detr_conformance.reporting.selection import Selection
+from detr_conformance.running.mutants import MUTANTS, as_target
+from detr_conformance.running.training_curves import curves_of, draw
+from detr_conformance.running.trial import profile_of, suite_test_of, suite_tests, trials
 from detr_conformance.suite.test_training import test_parameter_gradients as judge_gradients
 from detr_conformance.targets.reference import target as reference
-from detr_conformance.training_curves import curves_of, draw
 from detr_reference.deformable_attention import ms_deform_attn
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
@@ -37,7 +37,7 @@ TRAINING = Settings(profile="training", shrink=False)
 OWN = {name for name, clause in load_clauses().items() if clause.chapter == TRAINING_CHAPTER}
 BROKEN = """
 from detr_conformance import Target
-from detr_conformance.mutants import MUTANTS
+from detr_conformance.running.mutants import MUTANTS
 from detr_reference.mlp import build
 
 def make(name):
@@ -152,7 +152,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_whoever_claims_no_gradients_is_refused(tmp_path: Path) -> None:
     from argparse import Namespace
 
-    from detr_conformance.session import Session, SetupError
+    from detr_conformance.running.session import Session, SetupError
 
     (tmp_path / "mine.py").write_text(BROKEN, encoding="utf-8")
     options = Namespace(

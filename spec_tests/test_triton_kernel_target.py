@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from detr_conformance.loaders import load_target
+from detr_conformance.running.loaders import load_target
 from detr_conformance.target import Target, TargetError
 
 PLACE = "detr_conformance.targets.kernels"

@@ -19,16 +19,16 @@ from detr_bench.plan import Asked, growth_rows, speed_rows, units
 from detr_bench.process import measure
 from detr_bench.table import WIDTH, print_growth, print_speeds
 from detr_bench.workloads import TABLE
-from detr_conformance.checking import refuse_unwritable
-from detr_conformance.clauses import ClauseError
-from detr_conformance.console import report_console, visible
-from detr_conformance.events import Event
-from detr_conformance.loaders import load_target, resolve_names
-from detr_conformance.progress import LiveProgress
-from detr_conformance.report import VERDICTS, exit_code
-from detr_conformance.report_file import ReportError, write_whole
+from detr_conformance.evidence.clauses import ClauseError
+from detr_conformance.reporting.console import report_console, visible
+from detr_conformance.reporting.events import Event
+from detr_conformance.reporting.progress import LiveProgress
+from detr_conformance.reporting.report import VERDICTS, exit_code
+from detr_conformance.reporting.report_file import ReportError, write_whole
+from detr_conformance.reporting.terminal import verdict_line
+from detr_conformance.running.checking import refuse_unwritable
+from detr_conformance.running.loaders import load_target, resolve_names
 from detr_conformance.target import TargetError
-from detr_conformance.terminal import verdict_line
 from detr_reference.cli import CannotDo
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from detr_conformance.checking import judge
-from detr_conformance.clauses import load_chapters
-from detr_conformance.events import Event
-from detr_conformance.report import Report
-from detr_conformance.runner import Selection
+from detr_conformance.evidence.clauses import load_chapters
+from detr_conformance.reporting.events import Event
+from detr_conformance.reporting.report import Report
+from detr_conformance.reporting.selection import Selection
+from detr_conformance.running.checking import judge
 
 NAMED_CLAUSES = 4
 

@@ -70,7 +70,7 @@ def main(path: Path) -> None:
     from detr_bench.calls import make_call, make_scene
     from detr_bench.race import Runner
     from detr_bench.workloads import find
-    from detr_conformance.loaders import load_target
+    from detr_conformance.running.loaders import load_target
 
     asked = json.loads(path.read_text())
     torch.set_num_threads(asked["threads"])

@@ -61,7 +61,7 @@ def _session(options: Any) -> Session:
     from detr_bench.gate import Verdict
     from detr_bench.plan import Asked
     from detr_bench.session import Session
-    from detr_conformance.loaders import load_target, resolve_names
+    from detr_conformance.running.loaders import load_target, resolve_names
 
     asked = Asked(
         operations=tuple(options.detr_bench_operation),

@@ -14,8 +14,8 @@ from typing import Any
 
 from detr_bench.gate import Verdict
 from detr_bench.plan import Asked
-from detr_conformance.events import Event
-from detr_conformance.runner import follow_process, pytest_environment
+from detr_conformance.reporting.events import Event
+from detr_conformance.running.runner import follow_process, pytest_environment
 
 
 @dataclass

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from detr_conformance.console import visible
+from detr_conformance.reporting.console import visible
 
 WIDTH = 132  # of a file or a pipe, which has none
 EVEN = 0.01  # nearer to the reference than this is neither faster nor slower

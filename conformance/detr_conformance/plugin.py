@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from detr_conformance.session import Session
+    from detr_conformance.running.session import Session
 
 EXIT_CANNOT_TELL = 2
 
@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "covers(*clauses): the clauses of the spec that a test decides")
     if not config.getoption("--detr-target"):
         return
-    from detr_conformance.session import Session, SetupError
+    from detr_conformance.running.session import Session, SetupError
 
     try:
         config.stash[SESSION] = Session.from_options(config.option)
@@ -80,6 +80,21 @@ def _tell(config: pytest.Config, event: dict[str, Any]) -> None:
 # -- collection -----------------------------------------------------------------------------------------------
 
 
+class Suite(pytest.Package):
+    """`detr_conformance.suite` as people ask for it; its tests lie by topic, in `detr_conformance.topics`."""
+
+    def collect(self) -> Generator[pytest.Collector | pytest.Item, None, None]:
+        yield from super().collect()
+        yield pytest.Package.from_parent(self, path=self.path.with_name("topics"))
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Hands the folder of topics over when the suite is collected."""
+    if path == Path(__file__).with_name("suite"):
+        return Suite.from_parent(parent, path=path)
+    return None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One parameter for each device and dtype that the target claims and the test applies to."""
     test = getattr(metafunc.function, "suite_test", None)
@@ -88,7 +103,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     session = metafunc.config.stash.get(SESSION, None)
     if session is None:
         raise pytest.UsageError("the conformance suite needs --detr-target TARGET, the implementation to check")
-    from detr_conformance.harness.trial import operations_of
+    from detr_conformance.running.trial import operations_of
 
     operations = operations_of(metafunc.module)
     parameters = [parameter for operation in operations for parameter in session.parameters(operation, test)]
@@ -182,7 +197,7 @@ class Reporter:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
         """With --jobs the controller itself collects nothing."""
-        from detr_conformance.harness.trial import clauses_by_test_name
+        from detr_conformance.running.trial import clauses_by_test_name
 
         if not self.clauses:
             names = clauses_by_test_name()

@@ -90,8 +90,8 @@ def check(
     """
     import random
 
-    from detr_conformance.checking import Outputs, check_targets
-    from detr_conformance.runner import Selection
+    from detr_conformance.reporting.selection import Selection
+    from detr_conformance.running.checking import Outputs, check_targets
 
     if curves and profile != "training":
         raise click.UsageError("--curves belongs to --profile training")

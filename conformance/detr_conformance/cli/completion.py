@@ -12,7 +12,7 @@ class TargetName(click.ParamType):
     name = "target"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from detr_conformance.loaders import installed_targets
+        from detr_conformance.running.loaders import installed_targets
 
         names = [CompletionItem(name) for name in installed_targets() if name.startswith(incomplete)]
         return names or [CompletionItem(incomplete, type="file")]
@@ -24,7 +24,7 @@ class ClauseId(click.ParamType):
     name = "id"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from detr_conformance.clauses import ClauseError, load_clauses
+        from detr_conformance.evidence.clauses import ClauseError, load_clauses
 
         try:
             clauses = load_clauses(retired=True)

@@ -10,7 +10,7 @@ import click
 from detr_reference.cli import CannotDo
 
 if TYPE_CHECKING:
-    from detr_conformance.report import Report
+    from detr_conformance.reporting.report import Report
 
 NOTEWORTHY_FACTOR = 2.0
 ABSENT = "absent"
@@ -28,7 +28,7 @@ def diff(old: str, new: str) -> None:
       1  a verdict differs, or a clause or target came or went
       2  a file cannot be read, or is not a report
     """
-    from detr_conformance.report_file import ReportError, read_reports
+    from detr_conformance.reporting.report_file import ReportError, read_reports
 
     try:
         before, after = read_reports(old), read_reports(new)
@@ -60,7 +60,7 @@ def _pairs(
 
 
 def _verdict_changes(one: Report | None, other: Report | None) -> Iterator[str]:
-    from detr_conformance.clauses import natural_key
+    from detr_conformance.evidence.clauses import natural_key
 
     was, now = (report["verdict"] if report else ABSENT for report in (one, other))
     if was != now:

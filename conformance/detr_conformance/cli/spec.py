@@ -14,7 +14,7 @@ from detr_reference.cli import CannotDo
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from detr_conformance.clauses import Chapter, Clause
+    from detr_conformance.evidence.clauses import Chapter, Clause
 
 
 @click.command(short_help="A clause: its text, its tests, its mutants.")
@@ -24,9 +24,9 @@ def spec(clause: str | None) -> None:
 
     The beginning of an id, such as MSDA, lists those clauses; without ID all of them are listed.
     """
-    from detr_conformance.catalogue import CatalogueError
-    from detr_conformance.clauses import ClauseError, load_chapters
-    from detr_conformance.console import report_console
+    from detr_conformance.evidence.catalogue import CatalogueError
+    from detr_conformance.evidence.clauses import ClauseError, load_chapters
+    from detr_conformance.reporting.console import report_console
 
     try:
         chapters = load_chapters()
@@ -53,7 +53,7 @@ def _print_list(console: Console, chapter: Chapter, prefix: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from detr_conformance.clauses import natural_key
+    from detr_conformance.evidence.clauses import natural_key
 
     clauses = [clause for clause in chapter.clauses if not prefix or clause.id.startswith(f"{prefix}-")]
     if not clauses:
@@ -70,16 +70,16 @@ def _print_clause(console: Console, clause: Clause) -> None:
     from rich.markdown import Markdown
     from rich.text import Text
 
-    from detr_conformance.catalogue import covering_tests, mutants
+    from detr_conformance.evidence.catalogue import covering_tests, mutants
 
     level = f"{clause.level}, {clause.condition}".replace("`", "") if clause.condition else clause.level
     console.print(Text.assemble((f"{clause.id} ({level})", "bold cyan"), "  ", (clause.title, "bold")))
     console.print(Text(f"{clause.chapter}:{clause.line}\n", style="dim"), soft_wrap=True)
     console.print(Markdown(_one_paragraph_a_note(clause)))
-    tests = [(test.test, f"suite/{test.file}:{test.line}", "") for test in covering_tests() if test.clause == clause.id]
+    tests = [(test.test, f"{test.file}:{test.line}", "") for test in covering_tests() if test.clause == clause.id]
     _print_places(console, "tests", tests)
     rejected = [
-        (mutant.name, f"mutants/{mutant.file}:{mutant.line}", mutant.origin)
+        (mutant.name, f"{mutant.file}:{mutant.line}", mutant.origin)
         for mutant in mutants()
         if mutant.clause == clause.id
     ]

@@ -15,8 +15,8 @@ def targets() -> None:
     """
     from rich.text import Text
 
-    from detr_conformance.console import report_console
-    from detr_conformance.loaders import installed_targets, load_target
+    from detr_conformance.reporting.console import report_console
+    from detr_conformance.running.loaders import installed_targets, load_target
     from detr_conformance.target import TargetError
 
     installed = installed_targets()

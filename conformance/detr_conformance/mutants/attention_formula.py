@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.attention import HandWrittenAttention, Heads, Inputs, Pairs, Scores, Tokens
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("thirds-as-query-value-key", rejects="MHA-1", origin="checkpoint converters that write q, v, k")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.attention import Call, HandWrittenAttention, Heads, Inputs, Scores, Tokens
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("attention-position-on-value", rejects="MHA-18", origin="k = v = memory + pos: MUTANTS of ViT-style attention")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.attention import HandWrittenAttention, Inputs, Padding, Pairs, Scores
-from detr_conformance.mutants.registry import mutant
 
 Masks = tuple[Tensor | None, Pairs | None]
 

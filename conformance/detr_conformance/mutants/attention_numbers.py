@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.attention import Call, HandWrittenAttention, Heads, Inputs, Padding, Pairs, Scores
-from detr_conformance.mutants.registry import mutant
 
 LOWER = {torch.float64: torch.float32, torch.float32: torch.bfloat16, torch.float16: torch.bfloat16}
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.attention import (
     HandWrittenAttention,
     Heads,
@@ -16,7 +17,6 @@ from detr_conformance.mutants.attention import (
     Scores,
     Tokens,
 )
-from detr_conformance.mutants.registry import twin
 from detr_reference.multihead_attention import MultiheadAttentionConfig
 
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import DEFAULT_FEATURES, mutant, twin
 from detr_conformance.mutants.positions import SineByHand
-from detr_conformance.mutants.registry import DEFAULT_FEATURES, mutant, twin
 from detr_reference.mlp import MLPConfig
 
 PERCEPTRON = "mlp"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from detr_conformance.mutants.registry import mutant
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.self_attention import HandWrittenCrossAttention, Heads, Logits, Tokens
 
 Parts = tuple[Heads, Heads, Heads]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.models import DeformableInSteps
-from detr_conformance.mutants.registry import mutant
 from detr_reference.deformable_detr import InitialQueries
 from detr_reference.feature_levels import FeatureLevels
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 
 Labels = Int[Tensor, "group kind box"]
 Boxes = Float[Tensor, "group kind box 4"]

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.denoising import Boxes, DenoisingByHand, Sizes
-from detr_conformance.mutants.registry import mutant
 
 # -- how far --------------------------------------------------------------------------------------------------
 

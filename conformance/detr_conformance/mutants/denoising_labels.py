@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.denoising import DenoisingByHand, Labels, Sizes
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

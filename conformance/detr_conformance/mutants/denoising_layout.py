@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.denoising import Boxes, DenoisingByHand, Labels, Sizes
-from detr_conformance.mutants.registry import mutant
 
 # -- form and number ------------------------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.denoising import Boxes, DenoisingByHand, Sizes
-from detr_conformance.mutants.registry import mutant
 
 # -- clamping -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 
 
 @twin(

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.models import DETRInSteps
-from detr_conformance.mutants.registry import mutant
 from detr_reference.frozen_batch_norm import FrozenBatchNorm
 from detr_reference.image_tokens import ImageTokens
 from detr_reference.sine_position_embedding import sine_position_embedding

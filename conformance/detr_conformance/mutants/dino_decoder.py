@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.attention import HandWrittenAttention
 from detr_conformance.mutants.layers import Network
 from detr_conformance.mutants.module import HandWrittenModule
 from detr_conformance.mutants.positions import BoxByHand
-from detr_conformance.mutants.registry import twin
 from detr_reference.deformable_attention_module import MSDeformAttnConfig
 from detr_reference.dino_decoder import DINODecoderConfig
 from detr_reference.multihead_attention import MultiheadAttentionConfig

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Tokens
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

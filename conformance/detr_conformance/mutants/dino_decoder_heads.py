@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Layer, Perceptron, Tokens
 from detr_conformance.mutants.module import HandWrittenModule
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Tokens
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Tokens
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.attention import HandWrittenAttention
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Tokens
-from detr_conformance.mutants.registry import twin
 
 
 @twin(

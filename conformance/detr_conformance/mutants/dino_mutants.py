@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.models import DINOLoaded
-from detr_conformance.mutants.registry import mutant
 from detr_reference.batch_targets import BatchTargets
 from detr_reference.feature_levels import FeatureLevels
 

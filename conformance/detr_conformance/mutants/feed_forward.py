@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_conformance.mutants.registry import mutant, twin
+from detr_conformance.evidence.registry import mutant, twin
 from detr_reference.feed_forward import FeedForwardConfig
 
 Tokens = Float[Tensor, "*leading channel"]

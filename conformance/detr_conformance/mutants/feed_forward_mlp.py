@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_conformance.mutants.registry import mutant, twin
+from detr_conformance.evidence.registry import mutant, twin
 from detr_reference.mlp import MLPConfig
 
 Tokens = Float[Tensor, "*leading channel"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 
 Logits = Float[Tensor, "*token classes"]
 Targets = Bool[Tensor, "*token classes"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.focal import FocalByHand, Logits, Scalar, Targets
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("focal-softmax", rejects="FOC-1", operation="sigmoid_focal_loss", origin="softmax over the classes")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.focal import ClosedForm, FocalByHand, Logits, Scalar, Targets, WithClosedForm
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("focal-log-of-sigmoid", rejects="FOC-6", operation="sigmoid_focal_loss", origin="torch.log(logits.sigmoid())")

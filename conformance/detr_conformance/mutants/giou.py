@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 
 Boxes = Float[Tensor, "box 4"]
 Pairs = Float[Tensor, "one other"]

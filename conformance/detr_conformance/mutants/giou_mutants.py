@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.giou import Boxes, Ends, GIoUByHand, Table
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

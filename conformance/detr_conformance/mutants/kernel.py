@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 
 PerLevel = Int[Tensor, "level 1"]
 PerSample = Float[Tensor, "batch query head level point"]

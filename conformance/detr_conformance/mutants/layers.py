@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 from detr_reference.transformer_layer import TransformerLayerConfig
 
 ENCODER, DECODER = "encoder_layer", "decoder_layer"

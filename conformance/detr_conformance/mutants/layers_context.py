@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.layers import (
     Call,
     HandWrittenLayer,
@@ -15,7 +16,6 @@ from detr_conformance.mutants.layers import (
     Streams,
     Tokens,
 )
-from detr_conformance.mutants.registry import mutant
 
 
 def as_many(call: Call) -> bool:

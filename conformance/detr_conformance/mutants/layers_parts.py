@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.layers import (
     Call,
     HandWrittenLayer,
@@ -16,7 +17,6 @@ from detr_conformance.mutants.layers import (
     Streams,
     Tokens,
 )
-from detr_conformance.mutants.registry import mutant
 
 # -- norm -----------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.matching import MatchingByHand
-from detr_conformance.mutants.registry import twin
 
 LOSSES = "detection_losses"
 

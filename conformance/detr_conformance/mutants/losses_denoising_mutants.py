@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.losses import Batch, Boxes, Chosen, Logits, Losses, LossesByHand, Pairs, Some
 from detr_conformance.mutants.matching_mutants import NaNReplaced
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

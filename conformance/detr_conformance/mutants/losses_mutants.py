@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.losses import Batch, Boxes, Chosen, Logits, Losses, LossesByHand, Pairs, Some
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

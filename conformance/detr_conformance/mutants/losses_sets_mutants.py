@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.losses import Batch, Boxes, Chosen, Logits, Losses, LossesByHand, Pairs
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("losses-per-image", rejects="LOSS-10", operation="detection_losses", origin="mean number of boxes of an image")

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.losses import Batch, Boxes, Chosen, Logits, Losses, LossesByHand, Pairs, Some
 from detr_conformance.mutants.matching_twins import LastQueryFirst
-from detr_conformance.mutants.registry import twin
 
 
 @twin("losses-log-space", operation="detection_losses", origin="focal loss from log probabilities")

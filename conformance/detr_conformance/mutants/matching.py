@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 
 MATCHING = "hungarian_matching"
 

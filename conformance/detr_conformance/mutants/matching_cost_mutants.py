@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.matching import Costs, Matching, MatchingByHand
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.matching import Costs, Matching, MatchingByHand, Pairs
-from detr_conformance.mutants.registry import mutant
 
 
 def _sorted(query: list[int], box: list[int]) -> Pairs:

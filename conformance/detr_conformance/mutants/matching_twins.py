@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.matching import Costs, Matching, MatchingByHand, Pairs
-from detr_conformance.mutants.registry import twin
 
 
 def by_query(query: NDArray[np.int64], box: NDArray[np.int64]) -> Pairs:

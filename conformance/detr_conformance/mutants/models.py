@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 from detr_reference.deformable_detr import POSITION_OFFSET, POSITION_TEMPERATURE, DeformableDETR, DeformableDETRConfig
 from detr_reference.detr import DETR, DETRConfig
 from detr_reference.dino import DINO

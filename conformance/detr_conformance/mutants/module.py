@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.kernel import Kernel
-from detr_conformance.mutants.registry import twin
 from detr_reference.deformable_attention_module import MSDeformAttnConfig
 
 MODULE = "ms_deform_attn_module"

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.module import (
     HandWrittenModule,
     Heads,
@@ -17,7 +18,6 @@ from detr_conformance.mutants.module import (
     References,
     Tokens,
 )
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("masked-before-projection", rejects="MSDM-7", origin="value.masked_fill before value_proj")

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.module import HandWrittenModule, Logits, Offsets, References, Tokens
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("normaliser-height-first", rejects="MSDM-1", origin="Deformable-DETR issue 6, PR 7")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.module import (
     HandWrittenModule,
     Heads,
@@ -17,7 +18,6 @@ from detr_conformance.mutants.module import (
     Padding,
     Tokens,
 )
-from detr_conformance.mutants.registry import twin
 from detr_conformance.mutants.twins import GridSample
 from detr_reference.deformable_attention_module import MSDeformAttnConfig
 

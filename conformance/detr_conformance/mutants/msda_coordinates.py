@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import Call, Index, Kernel, PerLevel, PerSample
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("no-half-cell", rejects="MSDA-11", origin="pixel coordinates of integer cells")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import Call, Gradients, Kernel, Needs
 from detr_conformance.mutants.msda_memory import in_memory_order
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("locations-detached", rejects="MSDA-36", origin="locations computed under no_grad for a memory saving")

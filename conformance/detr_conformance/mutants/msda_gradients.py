@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import Call, Geometry, Gradients, Kernel, Needs, PerSample, Table, Vectors
 from detr_conformance.mutants.msda_precision import HALF, ClaimedDtypeKernel, tf32, truncated
-from detr_conformance.mutants.registry import mutant
 
 LocationGradient = Float[Tensor, "batch query head level point 2"]
 ValueGradient = Float[Tensor, "batch cell head channel"]

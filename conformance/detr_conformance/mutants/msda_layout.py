@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import Call, Index, Kernel, Mask, Output, PerLevel, PerSample
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("accumulator-dtype-output", rejects="MSDA-1", origin="kernels with float32 accumulators")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import (
     Call,
     Geometry,
@@ -20,7 +21,6 @@ from detr_conformance.mutants.kernel import (
     Table,
     Vectors,
 )
-from detr_conformance.mutants.registry import mutant
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:

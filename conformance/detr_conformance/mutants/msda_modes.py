@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import Call, Kernel, Mask, PerLevel, PerSample
 from detr_conformance.mutants.plain import CAPTURED, PlainGather
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("half-for-inference", rejects="MSDA-53", origin="fast path of evaluation")

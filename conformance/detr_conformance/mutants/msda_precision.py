@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import Call, Gradients, Kernel, Needs, Output, PerSample, Table, Vectors
-from detr_conformance.mutants.registry import mutant
 
 HALF = (torch.float16, torch.bfloat16)
 

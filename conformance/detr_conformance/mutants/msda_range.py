@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import (
     Call,
     Geometry,
@@ -18,7 +19,6 @@ from detr_conformance.mutants.kernel import (
     Table,
     Vectors,
 )
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("one-sided-corner-tests", rejects="MSDA-14", origin="CUDA's corner tests without the gate around them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.kernel import (
     Call,
     Geometry,
@@ -18,7 +19,6 @@ from detr_conformance.mutants.kernel import (
     Vectors,
     take_images,
 )
-from detr_conformance.mutants.registry import mutant
 
 STEP = 64
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from detr_conformance.evidence.registry import DEFAULT_FEATURES, twin
 from detr_conformance.mutants.kernel import Call, Kernel
-from detr_conformance.mutants.registry import DEFAULT_FEATURES, twin
 
 CAPTURED = (*DEFAULT_FEATURES, "compile", "export")
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.positions import (
     BoxByHand,
     Embedded,
@@ -22,7 +23,6 @@ from detr_conformance.mutants.positions import (
     Waves,
     Waving,
 )
-from detr_conformance.mutants.registry import twin
 
 
 class ComplexWaves(Waving):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 from detr_reference.learned_position_embedding import LearnedPositionEmbeddingConfig
 
 SINE, BOX = "sine_position_embedding", "box_position_embedding"

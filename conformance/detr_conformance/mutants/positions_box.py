@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.positions import BoxByHand, Positions, Wave, Waves
 from detr_conformance.mutants.positions_sine import Blocks
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant(

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.positions import Embedded, LearnedByHand, LevelByHand, Padding
-from detr_conformance.mutants.registry import mutant
 
 # -- learned --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.positions import (
     Embedded,
     Maps,
@@ -18,7 +19,6 @@ from detr_conformance.mutants.positions import (
     Waves,
     Waving,
 )
-from detr_conformance.mutants.registry import mutant
 
 # -- channels -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 
 Logits = Float[Tensor, "batch query classes"]
 Boxes = Float[Tensor, "batch query 4"]

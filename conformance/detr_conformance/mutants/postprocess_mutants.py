@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.postprocess import Chosen, Logits, PostprocessByHand
-from detr_conformance.mutants.registry import mutant
 
 Scores = Float[Tensor, "batch pair"]
 Index = Int[Tensor, "batch detection"]

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.postprocess import Boxes, Chosen, Logits, PostprocessByHand, Sizes
-from detr_conformance.mutants.registry import mutant
 
 
 @mutant("pp-softmax-sorted", rejects="PP-7", operation="postprocess", origin="topk in both branches")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_conformance.mutants.registry import mutant
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.selection import Points, Ratios, ReferencesByHand
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.selection import Counts, Points, Ratios, RatiosByHand, ReferencesByHand, wide
 from detr_conformance.mutants.selection_steps import (
     Boxes,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 from detr_reference.cross_attention import CrossAttentionConfig
 from detr_reference.self_attention import SelfAttentionConfig
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_conformance.mutants.registry import mutant
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.self_attention import HandWrittenSelfAttention, Heads, Logits, Tokens
 
 Projected = Float[Tensor, "batch token three_embeds"]

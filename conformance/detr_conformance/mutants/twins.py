@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.kernel import (
     Call,
     Geometry,
@@ -22,7 +23,6 @@ from detr_conformance.mutants.kernel import (
     take_queries,
 )
 from detr_conformance.mutants.plain import PlainGather
-from detr_conformance.mutants.registry import twin
 
 
 @twin("chunked-queries", origin="memory-saving loops over queries")

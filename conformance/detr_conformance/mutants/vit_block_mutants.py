@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from detr_conformance.mutants.registry import mutant
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.self_attention import HandWrittenSelfAttention
 from detr_conformance.mutants.self_attention_mutants import BiasIgnored, Unscaled
 from detr_conformance.mutants.vit import Block, HandWrittenVit, Tokens

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detr_conformance.mutants.registry import mutant
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.vit import Block, HandWrittenVit, Image, Tokens
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_conformance.mutants.registry import mutant
+from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.vit import Block, HandWrittenVit, Tokens
 
 

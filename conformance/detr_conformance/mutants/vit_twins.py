@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_conformance.mutants.registry import twin
+from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.vit import Block, HandWrittenVit, Image, Tokens
 
 

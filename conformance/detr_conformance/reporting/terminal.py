@@ -1,0 +1,187 @@
+"""A report for human eyes: a table by clause, what failed and how to see it again, one line of verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from detr_conformance.evidence.clauses import Chapter, natural_key
+from detr_conformance.reporting.console import STYLES, visible
+from detr_conformance.reporting.report import Report
+from detr_conformance.reporting.terminal_failures import print_failures
+
+SILENT = ("not-provided", "not-exercised")
+
+
+def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) -> None:
+    """The whole of one target's report."""
+    clauses = {clause.id: clause for chapter in chapters for clause in chapter.clauses}
+    console.print(_heading(report))
+    _print_chapters(console, report, chapters)
+    for line in _silent_lines(report):
+        console.print(line)
+    print_failures(console, report, clauses)
+    _print_deviations(console, report)
+    console.print()
+    console.print(verdict_line(report), soft_wrap=True)
+
+
+def print_summary(console: Console, reports: Sequence[Report]) -> None:
+    """One row a target; names are never cut, as they are what a user types next."""
+    table = _plain_table("target", "version", "verdict", "clauses")
+    for column in table.columns[:3]:
+        column.no_wrap, column.overflow = True, "fold"
+    table.columns[0].min_width = max((len(report["target"]["name"]) for report in reports), default=0)
+    for report in reports:
+        name, version = report["target"]["name"], report["target"]["version"] or ""
+        told = report["message"] if report["verdict"] == "error" else _counts(report)
+        table.add_row(Text(name), Text(version), _verdict(report["verdict"]), visible(told or ""))
+    console.print()
+    console.print(table)
+
+
+def verdict_line(report: Report) -> Text:
+    """Whether the target conforms, and the counts."""
+    name, verdict = report["target"]["name"], report["verdict"]
+    said = {
+        "pass": f"{name} conforms: {_counts(report)}",
+        "fail": f"{name} does not conform: {_counts(report)}",
+        "error": f"cannot tell whether {name} conforms: {report['message']}",
+    }[verdict]
+    seconds = report["times"]["seconds"]
+    took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
+    return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took)
+
+
+def _counts(report: Report) -> str:
+    counts = Counter(entry["verdict"] for entry in report["clauses"].values())
+    words = {
+        "fail": "failed",
+        "pass": "passed",
+        "warn": "warning" + "s" * (counts["warn"] > 1),
+        "deviation": "known deviation" + "s" * (counts["deviation"] > 1),
+        "not-provided": "not provided",
+        "not-exercised": "not exercised",
+    }
+    told = [f"{counts[key]} {word}" for key, word in words.items() if counts[key]]
+    unattached = report["verdict"] == "fail" and not counts["fail"]
+    return ", ".join(([report["message"]] if unattached else []) + told)
+
+
+def _heading(report: Report) -> Text:
+    target, environment = report["target"], report["environment"]
+    version = f" {target['version']}" if target["version"] else ""
+    about = [f"{key} {environment[key]}" for key in ("profile", "seed", "torch") if key in environment]
+    about += environment.get("devices", ())
+    about += [f"{device} absent here" for device in environment.get("absent_devices", ())]
+    return Text.assemble("\n", (f"{target['name']}{version}", "bold"), "   ", (", ".join(about), "dim"))
+
+
+def _plain_table(*columns: str) -> Table:
+    return Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+
+
+def _print_chapters(console: Console, report: Report, chapters: Sequence[Chapter]) -> None:
+    """A table a chapter, of the clauses that have a verdict; the columns of all tables are aligned."""
+    for chapter in chapters:
+        rows = [
+            (clause, report["clauses"][clause.id])
+            for clause in sorted(chapter.clauses, key=lambda clause: natural_key(clause.id))
+            if clause.id in report["clauses"] and report["clauses"][clause.id]["verdict"] not in SILENT
+        ]
+        if not rows:
+            continue
+        table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+        table.add_column("clause", no_wrap=True, min_width=len("MSDA-10"))
+        table.add_column("requirement", no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("verdict", no_wrap=True, min_width=len("deviation"))
+        table.add_column("tests", no_wrap=True, justify="right")
+        table.add_column("worst error / limit", no_wrap=True, min_width=len("480 mismatches float32"))
+        for clause, entry in rows:
+            tests = str(len(entry["tests"]))
+            table.add_row(clause.id, Text(clause.short), _verdict(entry["verdict"]), tests, _worst(entry))
+        console.print()
+        console.print(Text(chapter.title, style="bold"))
+        console.print(table)
+
+
+def _verdict(verdict: str) -> Text:
+    return Text(verdict.upper() if verdict in ("fail", "error") else verdict, style=STYLES[verdict])
+
+
+def _worst(entry: Mapping[str, Any]) -> Text:
+    """The largest error as a share of its limit, or the mismatches of the exact tier, and where."""
+    several = len(entry["worst_error_ratio"]) > 1
+    ratios = list(_leaves(entry["worst_error_ratio"]))
+    mismatches = list(_leaves(entry["mismatches"]))
+    ratio, where = max(ratios, default=(None, ()))
+    wrong, wrong_where = max(mismatches, default=(None, ()))
+    if wrong:
+        return Text(f"{wrong} mismatches {_where(wrong_where, several)}", style="red")
+    if ratio is not None:
+        return Text(f"{_ratio(ratio):<5} {_where(where, several)}", style="red" if ratio > 1 else "")
+    return Text("exact" if mismatches else "", style="dim")
+
+
+def _leaves(nested: Mapping[str, Any]) -> Iterator[tuple[float, tuple[str, ...]]]:
+    for operation, devices in nested.items():
+        for device, dtypes in devices.items():
+            for dtype, number in dtypes.items():
+                if number is not None:
+                    yield number, (operation, device, dtype)
+
+
+def _where(place: tuple[str, ...], several_operations: bool) -> str:
+    operation, device, dtype = place
+    named = [dtype, "" if device in ("cpu", "-") else device, operation if several_operations else ""]
+    return " ".join(part for part in named if part and part != "-")
+
+
+def _ratio(ratio: float) -> str:
+    if ratio == 0:
+        return "0"
+    if ratio < 0.01:
+        return "<0.01"
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}" if ratio < 1e5 else f"{ratio:.0e}"
+
+
+def _silent_lines(report: Report) -> Iterator[Text]:
+    """Clauses without a verdict, a line for each kind and reason."""
+    silent: dict[tuple[str, str], list[str]] = {}
+    for clause_id, entry in report["clauses"].items():
+        if entry["verdict"] in SILENT:
+            silent.setdefault((entry["verdict"], entry["message"] or ""), []).append(clause_id)
+    if silent:
+        yield Text()
+    for (verdict, message), ids in silent.items():
+        reason = f" ({message})" if message else ""
+        yield visible(f"{verdict.replace('-', ' ')}: {compact_ids(ids)}{reason}", "dim")
+
+
+def compact_ids(ids: Iterable[str]) -> str:
+    """ "MSDA-3, MSDA-5 to MSDA-9" """
+    keys = [natural_key(clause_id) for clause_id in sorted(ids, key=natural_key)]
+    runs: list[list[tuple[str, int, str]]] = []
+    for key in keys:
+        if runs and runs[-1][-1][0] == key[0] and runs[-1][-1][1] == key[1] - 1:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    names = [[f"{prefix}-{number}" for prefix, number, _ in run] for run in runs]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in names)
+
+
+def _print_deviations(console: Console, report: Report) -> None:
+    known = {name: entry["deviation"] for name, entry in report["clauses"].items() if entry["deviation"]}
+    if known:
+        console.print()
+        console.print(Text("known deviations", style="bold"))
+    for name, deviation in known.items():
+        console.print(Padding(Text(f"{name} ({deviation['kind']}) {deviation['reason']}"), (0, 2)))
+        console.print(Text(f"    {deviation['link']}", style="dim"), soft_wrap=True)

@@ -1,0 +1,96 @@
+"""The part of a report that shows what failed: the clause in its own words, the numbers, and how to see it again."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.text import Text
+
+from detr_conformance.evidence.clauses import Clause
+from detr_conformance.reporting.console import STYLES, visible
+from detr_conformance.reporting.report import Report
+
+IN_FULL = 12  # an implementation that is wrong throughout fails nearly every clause
+DETAIL_LINES = 20
+DETAIL_INDENT = 12
+OTHER_TESTS = 4
+
+
+def print_failures(console: Console, report: Report, clauses: Mapping[str, Clause]) -> None:
+    """A section for each clause that failed or warned; the first dozen in full, then the essence."""
+    found = [
+        (clauses[name], entry) for name, entry in report["clauses"].items() if entry["verdict"] in ("fail", "warn")
+    ]
+    for clause, entry in found[:IN_FULL]:
+        _print_section(console, clause, entry)
+    for clause, entry in found[IN_FULL:]:
+        console.print()
+        console.print(_title(clause, entry))
+        _print_message(console, entry)
+        _print_replay(console, entry)
+
+
+def _title(clause: Clause, entry: Mapping[str, Any]) -> Text:
+    style = STYLES[entry["verdict"]]
+    level = f"{clause.id} ({clause.level})"
+    return Text.assemble((level, style), f" {clause.short} ", (entry["verdict"].upper(), style))
+
+
+def _print_section(console: Console, clause: Clause, entry: Mapping[str, Any]) -> None:
+    failure = entry["failure"] or {}
+    console.print()
+    line = "-" if console.options.ascii_only else "─"
+    console.print(Rule(_title(clause, entry), align="left", style="dim", characters=line))
+    console.print(Padding(Markdown(clause.requirement), (0, 2)))
+    console.print()
+    if not _repeats(entry["message"], failure):
+        _print_message(console, entry)
+    for key in ("test", "where", "expected", "got", "limit", "count"):
+        if failure.get(key):
+            _print_field(console, key, str(failure[key]))
+    if failure.get("detail"):
+        _print_detail(console, str(failure["detail"]))
+    _print_others(console, [test for test in entry["failed_tests"] if test != failure.get("test")])
+    _print_replay(console, entry)
+
+
+def _repeats(message: str | None, failure: Mapping[str, Any]) -> bool:
+    """Whether the message only strings together the numbers that are shown below it."""
+    return bool(message) and all(str(failure.get(key)) in str(message) for key in ("where", "expected", "got"))
+
+
+def _print_message(console: Console, entry: Mapping[str, Any]) -> None:
+    if entry["message"]:
+        console.print(Padding(visible(entry["message"], "bold"), (0, 2)))
+
+
+def _print_detail(console: Console, detail: str) -> None:
+    lines = textwrap.dedent(detail).strip("\n").splitlines()
+    for line in [*lines[:DETAIL_LINES], *(["..."] if len(lines) > DETAIL_LINES else [])]:
+        if line.startswith(" "):  # code and tables lose their shape when they are wrapped
+            console.print(visible(DETAIL_INDENT * " " + line, "dim"), soft_wrap=True)
+        else:
+            console.print(Padding(visible(line, "dim"), (0, 2, 0, DETAIL_INDENT)))
+
+
+def _print_others(console: Console, tests: list[str]) -> None:
+    if tests:
+        more = f" and {len(tests) - OTHER_TESTS} more" if len(tests) > OTHER_TESTS else ""
+        _print_field(console, "also", ", ".join(tests[:OTHER_TESTS]) + more)
+
+
+def _print_replay(console: Console, entry: Mapping[str, Any]) -> None:
+    if entry["replay"]:
+        _print_field(console, "replay", entry["replay"], "cyan")
+
+
+def _print_field(console: Console, key: str, value: str, style: str = "") -> None:
+    # Not wrapped: the test's name and the command are there to be copied.
+    console.print(Text(f"  {key:<9} ", style="dim"), end="")
+    console.print(visible(value, style), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Runs of the suite: targets found and loaded, sessions, processes, and the trials of mutants and twins."""

@@ -1,0 +1,1 @@
+"""What the suite asks, by topic: cases, checks, tests, wrong implementations, and right ones written differently."""
