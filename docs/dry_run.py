@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from run_environment import environment
 
-from detr_reference.training.dry_run import dry_run, largest_size, trace_of_size, trained_model
-from detr_reference.training.dry_run_tables import show, show_trials
-from detr_reference.training.machine import assumed_machine
-from detr_reference.training.recipe import Recipe
-from detr_reference.training.step_cost import Cost
-from detr_reference.training.trial_steps import trial_steps
+from detr_reference.training.dry_run.machine import assumed_machine
+from detr_reference.training.dry_run.plan import dry_run, largest_size, trace_of_size, trained_model
+from detr_reference.training.dry_run.step_cost import Cost
+from detr_reference.training.dry_run.tables import show, show_trials
+from detr_reference.training.dry_run.trial_steps import trial_steps
+from detr_reference.training.recipes.recipe import Recipe
 
 RESULT = Path(__file__).resolve().parent / "runs" / "dry-run.json"
 RECIPE = "dino-r50-4scale-12"

@@ -23,10 +23,10 @@ from run_environment import environment
 
 from detr_reference.data.categories import Categories
 from detr_reference.data.coco import CocoDetection, checked
-from detr_reference.training.evaluation import table_of
+from detr_reference.training.detection.evaluation import table_of
+from detr_reference.training.detection.prediction_grid import draw_predictions
 from detr_reference.training.loop import train
-from detr_reference.training.prediction_grid import draw_predictions
-from detr_reference.training.recipe import Recipe
+from detr_reference.training.recipes.recipe import Recipe
 
 RESULT = Path(__file__).resolve().parent / "runs" / "overfit.json"
 RECIPE = "dino-r50-4scale-12"

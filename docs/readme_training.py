@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from detr_reference.training.curves import read_log
-from detr_reference.training.recipe import Recipe, names
+from detr_reference.training.recipes.recipe import Recipe, names
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "docs" / "runs"

@@ -30,7 +30,7 @@ from rich.table import Table
 from detr_reference.data.coco import CocoDetection
 from detr_reference.data.shapes import write_shapes
 from detr_reference.training.loop import train
-from detr_reference.training.recipe import Recipe
+from detr_reference.training.recipes.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "runs" / "small-comparison"

@@ -38,10 +38,11 @@ def unchecked_shapes() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real photographs and detections, which may lie beside the project and are no part of it."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent")
-    return folder
+    from helpers.places import SHARED_DATA
+
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"{SHARED_DATA} is absent")
+    return SHARED_DATA
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images of `tiny_training`."""
-    from tiny_training import write_tiny_images
+    from helpers.tiny_training import write_tiny_images
 
     folder = tmp_path_factory.mktemp("images")
     write_tiny_images(folder)

@@ -6,12 +6,13 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from deformable_models import SIZES, padded_images, targets
 
 from detr_reference import dino
 from detr_reference.ablation import ABLATION, AblationRow
 from detr_reference.dino_config import DINOConfig
 from detr_reference.losses import detection_losses, weighted_total
+from helpers.deformable_models import SIZES, padded_images, targets
+from helpers.places import CHAPTERS
 
 NOISE = {"label_noise_ratio", "box_noise_scale"}
 CHANGED = (
@@ -48,7 +49,7 @@ def test_rows_differ_in_one_idea() -> None:
 
 
 def test_the_chapter_has_the_same_rows() -> None:
-    chapter = dino.__file__.rpartition("/")[0] + "/spec/19-dino.md"
+    chapter = CHAPTERS / "19-dino.md"
     with open(chapter, encoding="utf-8") as file:
         table = file.read().partition("## The ablation")[2]
     rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("|")][2:]

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
-from detector_cases import TINY, padded_images, scrambled
 
 from detr_reference.auto_backbone import AutoBackbone
 from detr_reference.detr import DETR, DETRConfig
+from helpers.detector_cases import TINY, padded_images, scrambled
 
 CONVNEXT = {
     "model_type": "convnext",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.scalar_selection import refined
 
 from detr_reference.box_refinement import inverse_sigmoid, refine_boxes
+from helpers.oracles.scalar_selection import refined
 
 numbers = st.one_of(st.floats(-0.5, 1.5), st.sampled_from((0.0, 1.0, 1e-3, 1 - 1e-3, 5e-4, 1 - 2e-6)))
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detector_cases import scrambled
 from torch import Tensor
 
 from detr_reference.channel_mapper import ChannelMapper, ChannelMapperConfig, build
+from helpers.detector_cases import scrambled
 
 CONFIG = ChannelMapperConfig(in_channels=(3, 5), embed_dim=8, num_outs=4, num_groups=4)
 

@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from claims_models import EMBED as LANES
-from claims_models import deformable_attention, memory, perturbed
 from torch import Tensor, nn
 
 from detr_reference.cross_attention import CrossAttention, CrossAttentionConfig
 from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.self_attention import SelfAttention, SelfAttentionConfig
+from helpers.claims_models import EMBED as LANES
+from helpers.claims_models import deformable_attention, memory, perturbed
 
 EMBED, HEADS, BATCH, QUERIES, KEYS = 6, 2, 3, 5, 7
 

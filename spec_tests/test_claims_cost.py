@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from claims_models import (
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from helpers.claims_models import (
     EMBED,
     HEADS,
     LAYERS,
@@ -17,11 +22,6 @@ from claims_models import (
     deformable_attention,
     memory,
 )
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
-
-from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 
 BATCH = 2
 

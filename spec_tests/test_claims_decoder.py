@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from claims_models import (
+from torch import Tensor, nn
+
+from detr_reference.box_position_embedding import box_position_embedding
+from helpers.claims_models import (
     EMBED,
     LAYERS,
     BoxPosition,
@@ -17,9 +20,6 @@ from claims_models import (
     logit,
     perturbed,
 )
-from torch import Tensor, nn
-
-from detr_reference.box_position_embedding import box_position_embedding
 
 
 def largest(difference: Tensor) -> float:

@@ -6,12 +6,22 @@ import math
 
 import pytest
 import torch
-from claims_models import EMBED, HEADS, POINTS, SHAPES, Memory, Recorder, deformable_attention, memory, perturbed
 from torch import Tensor, nn
 
 from detr_reference.deformable_attention import level_starts
 from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
 from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from helpers.claims_models import (
+    EMBED,
+    HEADS,
+    POINTS,
+    SHAPES,
+    Memory,
+    Recorder,
+    deformable_attention,
+    memory,
+    perturbed,
+)
 
 QUERIES = 5
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from claims_models import (
+from torch import Tensor, nn
+
+from detr_reference.deformable_attention import level_starts
+from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
+from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
+from helpers.claims_models import (
     EMBED,
     HEADS,
     LEVELS,
@@ -17,12 +23,6 @@ from claims_models import (
     memory,
     perturbed,
 )
-from torch import Tensor, nn
-
-from detr_reference.deformable_attention import level_starts
-from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
-from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
-from detr_reference.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
 
 Sizes = list[tuple[int, int]]
 MAPS: Sizes = [(8, 12), (4, 6)]

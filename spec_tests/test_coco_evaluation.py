@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from detr_reference.data.categories import Categories
-from detr_reference.training.evaluation import (
+from detr_reference.training.detection.evaluation import (
     NAMES,
     Twelve,
     coco_results,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
-import detr_reference
 from detr_reference.box_refinement import inverse_sigmoid
 from detr_reference.boxes import box_cxcywh_to_xyxy
 from detr_reference.contrastive_denoising import (
@@ -24,8 +22,9 @@ from detr_reference.contrastive_denoising import (
     noised_labels,
 )
 from detr_reference.denoising_mask import denoising_attention_mask
+from helpers.places import CHAPTERS
 
-CHAPTER = Path(detr_reference.__file__).parent / "spec" / "13-contrastive-denoising.md"
+CHAPTER = CHAPTERS / "13-contrastive-denoising.md"
 
 
 def targets(counts: list[int], classes: int = 5, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_modules import as_numpy, perturbed
-from oracles import loop_attention
 from torch import Tensor
 
 from detr_reference.cross_attention import CrossAttention, CrossAttentionConfig, build
 from detr_reference.self_attention import SelfAttention, SelfAttentionConfig
+from helpers.attention_modules import as_numpy, perturbed
+from helpers.oracles import loop_attention
 
 CONFIG = CrossAttentionConfig(embed_dim=12, num_heads=3, qkv_bias=True)
 

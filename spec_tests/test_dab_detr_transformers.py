@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from detector_cases import TINY, padded_images, theirs_of
 from torch import Tensor, nn
 
-from detr_reference.checkpoints import transformers_names as names
 from detr_reference.checkpoints.names import NameTable
 from detr_reference.checkpoints.renaming import reference_names
-from detr_reference.checkpoints.resnet_names import COUNTERS, transformers_rows
+from detr_reference.checkpoints.tables import transformers_names as names
+from detr_reference.checkpoints.tables.resnet_names import COUNTERS, transformers_rows
 from detr_reference.dab_detr import DABDETRConfig, build
+from helpers.detector_cases import TINY, padded_images, theirs_of
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from msda_cases import Case, cases, make_case
-from oracles import scalar_msda
 from torch import Tensor
 
 from detr_reference.deformable_attention import ms_deform_attn
+from helpers.msda_cases import Case, cases, make_case
+from helpers.oracles import scalar_msda
 
 
 def oracle_arguments(case: Case) -> tuple:

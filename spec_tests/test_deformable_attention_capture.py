@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from msda_cases import make_case
 from torch import Tensor, nn
 
 from detr_reference.deformable_attention import ms_deform_attn
+from helpers.msda_cases import make_case
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

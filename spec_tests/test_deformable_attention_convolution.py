@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from oracles.deform_conv import deform_conv, square_taps
 from torch import Tensor
 
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
+from helpers.oracles.deform_conv import deform_conv, square_taps
 
 HEIGHT, WIDTH = 5, 7
 TAPS = square_taps(1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from msda_cases import Case, make_case
 
 from detr_reference.deformable_attention import ms_deform_attn
+from helpers.msda_cases import Case, make_case
 
 
 def one_level_many_points(case: Case) -> Case:

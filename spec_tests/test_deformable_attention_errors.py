@@ -6,13 +6,13 @@ import re
 
 import pytest
 import torch
-from msda_cases import make_case
-from msda_module_cases import CONFIG, call, perturbed
 from torch import Tensor
 
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import MSDeformAttnConfig, build
 from detr_reference.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
+from helpers.msda_cases import make_case
+from helpers.msda_module_cases import CONFIG, call, perturbed
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

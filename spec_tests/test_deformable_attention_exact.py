@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from msda_cases import Case, Shapes, make_case
-from oracles import scalar_msda
 from torch import Tensor
 
 from detr_reference.deformable_attention import level_starts, ms_deform_attn
+from helpers.msda_cases import Case, Shapes, make_case
+from helpers.oracles import scalar_msda
 
 MAPS: Shapes = [(5, 8), (51, 3), (1, 2)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from msda_cases import Case, cases, make_case
 from torch import Tensor
 
 from detr_reference.deformable_attention import level_starts, ms_deform_attn
+from helpers.msda_cases import Case, cases, make_case
 
 
 @pytest.mark.parametrize("reach", [-0.5, 0.9, 30.0])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from msda_cases import Case, Shapes, make_case
 from torch import Tensor
 
 from detr_reference.deformable_attention import level_starts, ms_deform_attn
+from helpers.msda_cases import Case, Shapes, make_case
 
 NORMAL = {"batch": 2, "queries": 3, "heads": 2, "channels": 4, "points": 2}
 

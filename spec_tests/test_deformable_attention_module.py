@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from msda_module_cases import CELLS, CONFIG, SHAPES, call, padding, perturbed
-from oracles import scalar_msda_module
 from torch import Tensor
 
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import MSDeformAttnConfig, build
+from helpers.msda_module_cases import CELLS, CONFIG, SHAPES, call, padding, perturbed
+from helpers.oracles import scalar_msda_module
 
 
 class Spy:

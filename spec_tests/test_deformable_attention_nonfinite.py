@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from msda_cases import Case, make_case
-from oracles import scalar_msda
 from torch import Tensor
 
 from detr_reference.deformable_attention import ms_deform_attn
+from helpers.msda_cases import Case, make_case
+from helpers.oracles import scalar_msda
 
 BAD = [math.nan, math.inf, -math.inf]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from deformable_models import padded_images, perturbed, targets
 from torch import Tensor, nn
 
-from detr_reference.checkpoints.transformers_deformable_detr import renamed
+from detr_reference.checkpoints.tables.transformers_deformable_detr import renamed
 from detr_reference.deformable_detr import DeformableDETRConfig, build
 from detr_reference.losses import detection_losses, weighted_total
 from detr_reference.proposal_position_embedding import proposal_position_embedding
+from helpers.deformable_models import padded_images, perturbed, targets
 
 FORMS = [
     pytest.param(False, False, id="plain"),

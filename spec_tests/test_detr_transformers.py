@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from detector_cases import TINY, padded_images, theirs_of
 from torch import Tensor, nn
 
-from detr_reference.checkpoints.transformers_detr import renamed
+from detr_reference.checkpoints.tables.transformers_detr import renamed
 from detr_reference.detr import DETR, DETRConfig, build
+from helpers.detector_cases import TINY, padded_images, theirs_of
 
 transformers = pytest.importorskip("transformers")
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from deformable_models import SIZES, Pooled, padded_images, targets, tiny_dino
-from oracles import straight_dino
 from torch import Tensor, nn
 
 import detr_reference
@@ -20,6 +18,8 @@ from detr_reference.deformable_attention_module import MultiScaleDeformableAtten
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
 from detr_reference.losses import detection_losses, weighted_total
+from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_dino
+from helpers.oracles import straight_dino
 
 LAYERS, QUERIES = SIZES["num_decoder_layers"], SIZES["num_queries"]
 PACKAGE = Path(detr_reference.__file__).parent

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from dino_decoder_cases import SHAPES, call, config, perturbed
-from oracles.straight_decoder import Image, Sizes, decode
 from torch import Tensor
 
 from detr_reference.deformable_attention import level_starts, ms_deform_attn
 from detr_reference.dino_decoder import DINODecoderConfig, DINODecoderWithHeads, build
+from helpers.dino_decoder_cases import SHAPES, call, config, perturbed
+from helpers.oracles.straight_decoder import Image, Sizes, decode
 
 OUTPUTS = ["hidden_states", "references", "pred_logits", "pred_boxes"]
 

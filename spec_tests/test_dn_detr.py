@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detector_cases import TINY, padded_images, scrambled
 from torch import Tensor
 
 from detr_reference.batch_targets import BatchTargets
 from detr_reference.dab_detr import DABDETR, DABDETRConfig
 from detr_reference.dn_detr import DNDETR, DNDETRConfig, build
+from helpers.detector_cases import TINY, padded_images, scrambled
 
 CONFIG = DNDETRConfig(**TINY, denoising_groups=2)
 COUNTS = torch.tensor([1, 3])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from detr_reference.training import drawing
-from detr_reference.training.drawing import Drawn, above, colour_of, draw_boxes
+from detr_reference.training.detection import drawing
+from detr_reference.training.detection.drawing import Drawn, above, colour_of, draw_boxes
 
 NAMES = ["cat", "dog", "a name " * 13]
 SIZE = (600, 500)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +12,16 @@ from torch import nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from detr_reference.training import dry_run as module
-from detr_reference.training.dry_run import DryRun, dry_run, trace_of_size, trained_model
-from detr_reference.training.dry_run_tables import show, show_trials
-from detr_reference.training.machine import Machine, assumed_machine
-from detr_reference.training.recipe import Recipe
-from detr_reference.training.step_cost import CostMeter, Trace, cost_of_pixels, traced
-from detr_reference.training.trial_steps import Trial, trial_steps
+from detr_reference.training.dry_run import plan as module
+from detr_reference.training.dry_run.machine import Machine, assumed_machine
+from detr_reference.training.dry_run.plan import DryRun, dry_run, trace_of_size, trained_model
+from detr_reference.training.dry_run.step_cost import CostMeter, Trace, cost_of_pixels, traced
+from detr_reference.training.dry_run.tables import show, show_trials
+from detr_reference.training.dry_run.trial_steps import Trial, trial_steps
+from detr_reference.training.recipes.recipe import Recipe
+from helpers.places import RUNS
 
-SAVED = Path(__file__).resolve().parent.parent / "docs" / "runs" / "dry-run.json"
+SAVED = RUNS / "dry-run.json"
 SIZES = ((128, 128), (128, 192), (192, 192))  # two cells at least in the smallest maps
 SMALL = {
     "model.num_queries": "10",

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracles import scalar_feed_forward
 from torch import Tensor, nn
 
 from detr_reference import feed_forward, mlp
 from detr_reference.feed_forward import FeedForwardConfig
 from detr_reference.mlp import MLPConfig
+from helpers.oracles import scalar_feed_forward
 
 CONFIG = FeedForwardConfig(embed_dim=5, feedforward_dim=7, num_fcs=3)
 PERCEPTRON = MLPConfig(input_dim=6, hidden_dim=5, output_dim=4, num_layers=3)

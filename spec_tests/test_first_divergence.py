@@ -8,7 +8,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from planted_defects import (
+from torch import Tensor, nn
+
+from detr_conformance.harness.divergence import compared_stages, first_divergence
+from detr_conformance.harness.stage_values import stage_calls
+from detr_reference import dino
+from detr_reference.dino import DINO
+from detr_reference.dino_config import DINOConfig
+from detr_reference.dino_decoder import DINODecoder
+from detr_reference.look_forward_twice import initial_references, next_references, predicted_boxes
+from detr_reference.reference_points import decoder_reference_points
+from helpers.planted_defects import (
     FORMS,
     Change,
     assert_found,
@@ -21,16 +31,6 @@ from planted_defects import (
     swapped,
     without_a_channel,
 )
-from torch import Tensor, nn
-
-from detr_conformance.harness.divergence import compared_stages, first_divergence
-from detr_conformance.harness.stage_values import stage_calls
-from detr_reference import dino
-from detr_reference.dino import DINO
-from detr_reference.dino_config import DINOConfig
-from detr_reference.dino_decoder import DINODecoder
-from detr_reference.look_forward_twice import initial_references, next_references, predicted_boxes
-from detr_reference.reference_points import decoder_reference_points
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from dino_decoder_cases import call, perturbed
 from torch import Tensor, nn
 
 from detr_reference import dino_decoder
 from detr_reference.box_refinement import refine_boxes
 from detr_reference.dino_decoder import DINODecoder
 from detr_reference.look_forward_twice import References, initial_references, next_references, predicted_boxes
+from helpers.dino_decoder_cases import call, perturbed
 
 
 def reaches(losses: Sequence[Tensor], heads: Sequence[nn.Module]) -> list[str]:

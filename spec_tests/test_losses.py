@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
-from oracles import scalar_losses as oracle
 from torch import Tensor
 
 from detr_reference.contrastive_denoising import contrastive_denoising
 from detr_reference.denoising_pairs import denoising_pairs
 from detr_reference.losses import detection_losses, weighted_total
 from detr_reference.matching import hungarian_matching
+from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
+from helpers.oracles import scalar_losses as oracle
 
 COUNTS = (2, 0, 3)
 KINDS = ("loss_class", "loss_bbox", "loss_giou")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 from torch import Tensor
 
 from detr_reference.denoising_pairs import denoising_pairs
 from detr_reference.losses import detection_losses, weighted_total
+from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 
 pytest.importorskip("transformers")
 

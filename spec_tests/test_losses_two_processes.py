@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 from torch import Tensor
 
 from detr_reference.loss_normaliser import mean_boxes
 from detr_reference.losses import detection_losses, weighted_total
+from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 
 WORLD = 2
 # Boxes of the images of each process: unlike numbers, then one process without any, then hardly any at all.

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from oracles import scalar_attention
 from torch import Tensor, nn
 
 from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig, build
+from helpers.oracles import scalar_attention
 
 CONFIG = MultiheadAttentionConfig(embed_dim=6, num_heads=3)
 BATCH, QUERIES, KEYS = 2, 4, 5

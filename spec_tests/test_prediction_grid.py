@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trained_cases import write_coco
 
 from detr_reference.data.coco import CocoDetection
-from detr_reference.training.drawing import Drawn, colour_of
-from detr_reference.training.prediction_grid import GAP, HEADER, draw_grid, draw_predictions
+from detr_reference.training.detection.drawing import Drawn, colour_of
+from detr_reference.training.detection.prediction_grid import GAP, HEADER, draw_grid, draw_predictions
+from helpers.trained_cases import write_coco
 
 NAMES = ["cat", "dog"]
 NOTHING = Drawn(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.scalar_selection import ranked
 
 from detr_reference.mixed_query_selection import initial_queries
 from detr_reference.query_selection import select_queries
+from helpers.oracles.scalar_selection import ranked
 
 
 @given(

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.scalar_selection import ratio
 from torch import Tensor
 
 from detr_reference.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
+from helpers.oracles.scalar_selection import ratio
 
 SHAPES = [(6, 4), (3, 50), (1, 2)]
 CELLS = 6 * 4 + 3 * 50 + 1 * 2

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from attention_modules import as_numpy, perturbed
-from oracles import loop_attention
 from torch import Tensor
 
 from detr_reference.self_attention import SelfAttention, SelfAttentionConfig, build
+from helpers.attention_modules import as_numpy, perturbed
+from helpers.oracles import loop_attention
 
 CONFIG = SelfAttentionConfig(embed_dim=12, num_heads=3, qkv_bias=True)
 

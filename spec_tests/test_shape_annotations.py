@@ -5,11 +5,11 @@ from __future__ import annotations
 import jaxtyping
 import pytest
 import torch
-from msda_cases import make_case
-from msda_module_cases import call, perturbed
 
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.reference_points import decoder_reference_points, valid_ratios
+from helpers.msda_cases import make_case
+from helpers.msda_module_cases import call, perturbed
 
 
 def test_axes_of_one_name_agree() -> None:

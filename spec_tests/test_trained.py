@@ -6,20 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import published_models as published
 import pytest
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from trained_cases import RECORD, recipe_text, write_published
 
 from detr_reference.checkpoints import CheckpointError
 from detr_reference.checkpoints.classes import COCO_IDS
 from detr_reference.data.categories import Categories
-from detr_reference.training.coco_categories import published_categories
-from detr_reference.training.models import make_model
-from detr_reference.training.recipe import Recipe
-from detr_reference.training.trained import open_trained, save_trained
+from detr_reference.training.detection.coco_categories import published_categories
+from detr_reference.training.detection.trained import open_trained, save_trained
+from detr_reference.training.learning.models import make_model
+from detr_reference.training.recipes.recipe import Recipe
+from helpers import published_models as published
+from helpers.trained_cases import RECORD, recipe_text, write_published
 
 CATEGORIES = Categories.of([{"id": 4, "name": "tree"}, {"id": 9, "name": "house"}])
 

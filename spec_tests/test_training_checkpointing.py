@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 import torch
 from torch import Tensor, nn
-from training_cases import SMALL, small_batch, small_model
 
-from detr_reference.training.activation_checkpointing import checkpoint_activations
-from detr_reference.training.ema import moving_average
-from detr_reference.training.models import MODELS
-from detr_reference.training.objective import loss_of
+from detr_reference.training.learning.activation_checkpointing import checkpoint_activations
+from detr_reference.training.learning.ema import moving_average
+from detr_reference.training.learning.models import MODELS
+from detr_reference.training.learning.objective import loss_of
+from helpers.training_cases import SMALL, small_batch, small_model
 
 RATES = {"detr": {"dropout": 0.3}, "two_stage": {"dropout": 0.3}, "dino": {"dropout": 0.3}}
 

@@ -16,23 +16,23 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from fork_server import fork_server
-from tiny_training import tiny_images, tiny_recipe, write_images
-from training_cases import SMALL, small_batch, small_model
 
 from detr_reference.data.batches import Batch, collate
 from detr_reference.data.loading import EvaluationImages, TrainingImages
-from detr_reference.training.detecting import detect
+from detr_reference.training.detection.detecting import detect
+from detr_reference.training.detection.evaluation import Twelve
 from detr_reference.training.distributed import Processes, from_main, mean_of_all, processes
-from detr_reference.training.evaluation import Twelve
-from detr_reference.training.initial_model import initial_model
-from detr_reference.training.learner import Learner
+from detr_reference.training.learning.initial_model import initial_model
+from detr_reference.training.learning.learner import Learner
+from detr_reference.training.learning.models import MODELS
+from detr_reference.training.learning.objective import loss_of
 from detr_reference.training.loop import train
-from detr_reference.training.models import MODELS
-from detr_reference.training.objective import loss_of
-from detr_reference.training.recipe import Recipe
+from detr_reference.training.recipes.recipe import Recipe
 from detr_reference.training.sampling import EpochBatches
 from detr_reference.training.state import read_checkpoint
+from helpers.fork_server import fork_server
+from helpers.tiny_training import tiny_images, tiny_recipe, write_images
+from helpers.training_cases import SMALL, small_batch, small_model
 
 WORLD = 2
 BOXES = [3, 2, 0, 0, 1, 1]  # the second process has no box at its first step

@@ -6,9 +6,9 @@ import copy
 
 import torch
 from torch import nn
-from training_cases import small_batch, small_model
 
-from detr_reference.training.ema import moving_average
+from detr_reference.training.learning.ema import moving_average
+from helpers.training_cases import small_batch, small_model
 
 
 class Numbers(nn.Module):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from torch import nn
-from training_cases import SMALL, small_model, small_recipe
 
-from detr_reference.training.models import MODELS
-from detr_reference.training.parameter_groups import parameter_groups
+from detr_reference.training.learning.models import MODELS
+from detr_reference.training.learning.parameter_groups import parameter_groups
+from helpers.training_cases import SMALL, small_model, small_recipe
 
 
 def groups_of(case: str, model: nn.Module, **training: float) -> dict[str, list[str]]:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import tiny_images, tiny_recipe
-from training_cases import SMALL, small_batch
 
 from detr_reference.deformable_attention import ms_deform_attn
 from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
 from detr_reference.kernels.cpu import ms_deform_attn as cpu_kernel
 from detr_reference.training.distributed import Processes
-from detr_reference.training.kernel import default_sampling_function, sampling_function
-from detr_reference.training.models import make_model
+from detr_reference.training.learning.kernel import default_sampling_function, sampling_function
+from detr_reference.training.learning.models import make_model
 from detr_reference.training.run import Run
+from helpers.tiny_training import tiny_images, tiny_recipe
+from helpers.training_cases import SMALL, small_batch
 
 KERNELS = """
 from detr_reference.deformable_attention import ms_deform_attn

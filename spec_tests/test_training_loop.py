@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from tiny_training import tiny_images, tiny_recipe
 from torch import nn
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
 from detr_reference.data.batches import Batch, collate
 from detr_reference.data.loading import TrainingImages
 from detr_reference.training.distributed import Processes, processes
-from detr_reference.training.initial_model import initial_model
-from detr_reference.training.learner import Learner, TrainingError
+from detr_reference.training.learning.initial_model import initial_model
+from detr_reference.training.learning.learner import Learner, TrainingError
+from detr_reference.training.learning.models import MODELS
+from detr_reference.training.learning.objective import loss_of
+from detr_reference.training.learning.schedule import rate_schedule
 from detr_reference.training.logs import RunLog
 from detr_reference.training.loop import train
-from detr_reference.training.models import MODELS
-from detr_reference.training.objective import loss_of
 from detr_reference.training.progress import RunProgress
 from detr_reference.training.sampling import EpochBatches
-from detr_reference.training.schedule import rate_schedule
+from helpers.tiny_training import tiny_images, tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = Processes(torch.device("cpu"))

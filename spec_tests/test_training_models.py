@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from training_cases import SMALL, small_batch, small_model
 
 from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.training.models import MODELS, make_model
+from detr_reference.training.learning.models import MODELS, make_model
+from helpers.training_cases import SMALL, small_batch, small_model
 
 # Class weight in the loss, class cost in the matching, detections an image; main.py or configuration of each.
 PUBLISHED = {

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training_cases import SMALL, small_batch, small_model
 
 from detr_reference.detr import DETRConfig
 from detr_reference.dino_config import DINOConfig
 from detr_reference.losses import detection_losses
-from detr_reference.training.models import MODELS, Trainable
-from detr_reference.training.objective import detections, loss_of
+from detr_reference.training.learning.models import MODELS, Trainable
+from detr_reference.training.learning.objective import detections, loss_of
+from helpers.training_cases import SMALL, small_batch, small_model
 
 
 def trainable_of(case: str) -> Trainable:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_cases import small_recipe
 
-from detr_reference.training.recipe import Recipe, names
-from detr_reference.training.recipe_sections import DataRecipe, TrainingRecipe
-from detr_reference.training.toml_text import toml_text
+from detr_reference.training.recipes.recipe import Recipe, names
+from detr_reference.training.recipes.sections import DataRecipe, TrainingRecipe
+from detr_reference.training.recipes.toml_text import toml_text
+from helpers.training_cases import small_recipe
 
 TEXT = """
 name = "mine"

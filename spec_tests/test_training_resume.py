@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from fork_server import fork_server
-from tiny_training import KILLED, tiny_images, tiny_recipe
 
 from detr_reference.checkpoints.errors import CheckpointError
 from detr_reference.data.coco import CocoDetection
-from detr_reference.training.learner import Learner
+from detr_reference.training.learning.learner import Learner
 from detr_reference.training.loop import train
 from detr_reference.training.run import Run
 from detr_reference.training.state import read_checkpoint
+from helpers.fork_server import fork_server
+from helpers.tiny_training import KILLED, tiny_images, tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Images = tuple[CocoDetection, CocoDetection]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from transformer_layer_cases import (
+
+from detr_reference.transformer_layer import build_decoder_layer, build_encoder_layer
+from helpers.transformer_layer_cases import (
     CONFIG,
     POST,
     PRE,
@@ -15,8 +17,6 @@ from transformer_layer_cases import (
     perturbed,
     without_cross,
 )
-
-from detr_reference.transformer_layer import build_decoder_layer, build_encoder_layer
 
 
 def torch_state(layer: nn.Module) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformer_layer_cases import POST, config, decoder_call, encoder_call, without_cross
 
 from detr_reference.transformer_layer import build_decoder_layer, build_encoder_layer
+from helpers.transformer_layer_cases import POST, config, decoder_call, encoder_call, without_cross
 
 
 @pytest.mark.parametrize(

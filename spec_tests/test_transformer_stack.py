@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from transformer_layer_cases import POST, PRE, config, decoder_call, encoder_call, perturbed, without_cross
 
 from detr_reference.transformer_stack import TransformerStackConfig, build_decoder, build_encoder
+from helpers.transformer_layer_cases import POST, PRE, config, decoder_call, encoder_call, perturbed, without_cross
 
 
 def one_by_one(stack: nn.Module, call: dict[str, Tensor]) -> list[Tensor]:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.scalar_selection import proposal
 from torch import Tensor
 
 from detr_reference.box_refinement import refine_boxes
 from detr_reference.two_stage_proposals import cell_places, encoder_proposals
+from helpers.oracles.scalar_selection import proposal
 
 Size = tuple[int, int]
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attention_modules import as_numpy, perturbed
-from oracles import loop_vit
 from torch import Tensor
 
 from detr_reference.patch_embedding import PatchEmbedding
 from detr_reference.vision_transformer import VisionTransformer, VisionTransformerConfig, build
+from helpers.attention_modules import as_numpy, perturbed
+from helpers.oracles import loop_vit
 
 CONFIG = VisionTransformerConfig(
     image_size=(6, 8), patch_size=2, in_channels=3, embed_dim=10, depth=2, num_heads=2, mlp_ratio=1.5, pool="none"

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attention_modules import perturbed
 from torch import Tensor
 
 from detr_reference.vision_transformer import VisionTransformer, VisionTransformerConfig, build
 from detr_reference.vision_transformer_names import from_timm, from_transformers
+from helpers.attention_modules import perturbed
 
 transformers = pytest.importorskip("transformers")
 

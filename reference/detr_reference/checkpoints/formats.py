@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from detr_reference.checkpoints import (
+from detr_reference.checkpoints.errors import CheckpointError
+from detr_reference.checkpoints.names import NameTable
+from detr_reference.checkpoints.tables import (
     deformable_detr_official,
     detr_official,
     dino_detrex,
@@ -15,8 +17,6 @@ from detr_reference.checkpoints import (
     transformers_detr,
     transformers_resnet,
 )
-from detr_reference.checkpoints.errors import CheckpointError
-from detr_reference.checkpoints.names import NameTable
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from detr_reference.checkpoints import heads, neck, parts
+from detr_reference.checkpoints import heads
 from detr_reference.checkpoints.errors import CheckpointError
 from detr_reference.checkpoints.names import NameTable
+from detr_reference.checkpoints.tables import neck, parts
 from detr_reference.checkpoints.tensors import equal
 
 

@@ -63,8 +63,8 @@ def evaluate(
     from rich.console import Console
 
     from detr_reference.commands.evaluating import detected_by_model, detected_in_file
+    from detr_reference.training.detection.evaluation import evaluate_boxes, table_of
     from detr_reference.training.distributed import processes
-    from detr_reference.training.evaluation import evaluate_boxes, table_of
 
     try:
         with processes(device) as group:

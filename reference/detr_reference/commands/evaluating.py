@@ -11,11 +11,11 @@ from rich.progress import Progress
 
 from detr_reference.data.coco import CocoDetection, checked, read_annotations
 from detr_reference.data.loading import EvaluationImages
-from detr_reference.training.detecting import detect
+from detr_reference.training.detection.detecting import detect
+from detr_reference.training.detection.evaluation import coco_results, read_results
+from detr_reference.training.detection.trained import open_trained
 from detr_reference.training.distributed import Processes, together
-from detr_reference.training.evaluation import coco_results, read_results
-from detr_reference.training.recipe import Recipe
-from detr_reference.training.trained import open_trained
+from detr_reference.training.recipes.recipe import Recipe
 
 Detected = tuple[COCO, list[dict[str, Any]]]  # the ground truth, and results in COCO's form
 

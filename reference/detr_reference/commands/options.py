@@ -35,7 +35,7 @@ def recipe_of(name: str | None, values: tuple[str, ...]) -> Any:
         if values:
             raise CannotDo("--set changes the recipe of a published file, so it needs --recipe")
         return None
-    from detr_reference.training.recipe import Recipe
+    from detr_reference.training.recipes.recipe import Recipe
 
     return Recipe.read(name).with_values(settings(values))
 

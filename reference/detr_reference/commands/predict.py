@@ -47,10 +47,10 @@ def predict(
 
     from rich.console import Console
 
+    from detr_reference.training.detection.drawing import above, draw_boxes
+    from detr_reference.training.detection.predicting import as_json, detect_on, read_upright, table_of
+    from detr_reference.training.detection.trained import open_trained
     from detr_reference.training.distributed import processes
-    from detr_reference.training.drawing import above, draw_boxes
-    from detr_reference.training.predicting import as_json, detect_on, read_upright, table_of
-    from detr_reference.training.trained import open_trained
 
     found = []
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from detr_reference.training.recipe import Recipe, names
+from detr_reference.training.recipes.recipe import Recipe, names
 
 
 def table_of_recipes() -> Table:

@@ -15,7 +15,7 @@ from detr_reference.commands.options import settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from detr_reference.training.recipe import Recipe
+    from detr_reference.training.recipes.recipe import Recipe
 
 
 @click.command(short_help="Train a detector from a recipe.")
@@ -82,7 +82,7 @@ def train(
     """
     from rich.console import Console
 
-    from detr_reference.training.recipe import Recipe
+    from detr_reference.training.recipes.recipe import Recipe
 
     console = Console()
     try:
@@ -105,8 +105,8 @@ def _list(console: Console) -> None:
 
 
 def _dry_run(recipe: Recipe, console: Console) -> None:
-    from detr_reference.training.dry_run import dry_run
-    from detr_reference.training.dry_run_tables import show
+    from detr_reference.training.dry_run.plan import dry_run
+    from detr_reference.training.dry_run.tables import show
 
     show(dry_run(recipe), console)
 

@@ -11,14 +11,14 @@ from detr_reference.cli import CannotDo
 from detr_reference.commands.training_images import places, training_images
 from detr_reference.data.coco import CocoDetection
 from detr_reference.training.curves import draw_curves, read_log
+from detr_reference.training.detection.evaluation import table_of
+from detr_reference.training.detection.prediction_grid import draw_predictions
+from detr_reference.training.detection.trained import save_trained
 from detr_reference.training.distributed import processes
-from detr_reference.training.evaluation import table_of
-from detr_reference.training.kernel import sampling_function
+from detr_reference.training.learning.kernel import sampling_function
 from detr_reference.training.logs import LOG
 from detr_reference.training.loop import Result, check_folder, train
-from detr_reference.training.prediction_grid import draw_predictions
-from detr_reference.training.recipe import Recipe
-from detr_reference.training.trained import save_trained
+from detr_reference.training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from detr_reference.cli import CannotDo
 from detr_reference.data.categories import Categories
 from detr_reference.data.coco import CocoDetection, checked
 from detr_reference.training.distributed import Processes, together
-from detr_reference.training.models import model_config
-from detr_reference.training.recipe import Recipe
+from detr_reference.training.learning.models import model_config
+from detr_reference.training.recipes.recipe import Recipe
 
 
 class ImagePlaces(NamedTuple):

@@ -14,11 +14,11 @@ from torch import nn
 
 from detr_reference.checkpoints.errors import CheckpointError
 from detr_reference.data.coco import CocoDetection
+from detr_reference.training.detection.evaluation import Twelve
 from detr_reference.training.distributed import Processes
-from detr_reference.training.evaluation import Twelve
-from detr_reference.training.learner import Learner
+from detr_reference.training.learning.learner import Learner
 from detr_reference.training.random_state import set_random_state
-from detr_reference.training.recipe import Recipe
+from detr_reference.training.recipes.recipe import Recipe
 from detr_reference.training.run import CHECKPOINT, Run
 from detr_reference.training.run_report import RunReport
 from detr_reference.training.state import Checkpoint

@@ -15,15 +15,15 @@ from detr_reference.data.batches import Batch, collate
 from detr_reference.data.coco import CocoDetection
 from detr_reference.data.loading import EvaluationImages, TrainingImages
 from detr_reference.training.atomic import whole_file
-from detr_reference.training.detecting import detect
+from detr_reference.training.detection.detecting import detect
+from detr_reference.training.detection.evaluation import Twelve, coco_results, evaluate_boxes
 from detr_reference.training.distributed import Processes, from_all, from_main
-from detr_reference.training.evaluation import Twelve, coco_results, evaluate_boxes
-from detr_reference.training.initial_model import initial_model
-from detr_reference.training.kernel import default_sampling_function
-from detr_reference.training.learner import Learner
-from detr_reference.training.models import MODELS
+from detr_reference.training.learning.initial_model import initial_model
+from detr_reference.training.learning.kernel import default_sampling_function
+from detr_reference.training.learning.learner import Learner
+from detr_reference.training.learning.models import MODELS
 from detr_reference.training.random_state import random_state
-from detr_reference.training.recipe import Recipe
+from detr_reference.training.recipes.recipe import Recipe
 from detr_reference.training.sampling import EpochBatches
 from detr_reference.training.state import Checkpoint, check_same_run, read_checkpoint, write_checkpoint
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from detr_reference.training.evaluation import Twelve
-from detr_reference.training.learner import StepResult
+from detr_reference.training.detection.evaluation import Twelve
+from detr_reference.training.learning.learner import StepResult
 from detr_reference.training.logs import RunLog
 from detr_reference.training.progress import RunProgress
 from detr_reference.training.run import Run

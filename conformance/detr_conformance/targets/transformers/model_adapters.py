@@ -18,11 +18,11 @@ from transformers import (
     DetrForObjectDetection,
 )
 
-from detr_reference.checkpoints import transformers_deformable_detr, transformers_detr
 from detr_reference.checkpoints.names import NameTable
-from detr_reference.checkpoints.neck import placed
-from detr_reference.checkpoints.parts import THIRDS
 from detr_reference.checkpoints.renaming import original_names
+from detr_reference.checkpoints.tables import transformers_deformable_detr, transformers_detr
+from detr_reference.checkpoints.tables.neck import placed
+from detr_reference.checkpoints.tables.parts import THIRDS
 from detr_reference.image_tokens import check_images
 
 Images = Float[Tensor, "batch 3 height width"]

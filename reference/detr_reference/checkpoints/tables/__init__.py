@@ -1,0 +1,1 @@
+"""Tables of names, one a format, and the rows that formats share."""

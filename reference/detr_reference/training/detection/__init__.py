@@ -1,0 +1,1 @@
+"""What trained models find: opened, evaluated, drawn."""

@@ -1,0 +1,1 @@
+"""What a recipe would do and take, without data and without training."""

@@ -1,0 +1,1 @@
+"""How a model learns: its objective, optimiser, schedule and averages."""

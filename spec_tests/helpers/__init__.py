@@ -1,0 +1,1 @@
+"""What tests share: inputs, tiny models, records of published code, and independent oracles."""
