@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.parameters import with_parameters
+from detr_reference.every_block.parameters import with_parameters
 from detr_reference.self_attention import SelfAttentionConfig, attend
 
 

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_reference.config_checks import check_heads, check_probabilities, check_sizes
 from detr_reference.deformable_attention import check_levels, ms_deform_attn
-from detr_reference.parameters import with_parameters
+from detr_reference.every_block.config_checks import check_heads, check_probabilities, check_sizes
+from detr_reference.every_block.parameters import with_parameters
 
 # (value, spatial_shapes, level_start_index, sampling_locations, attention_weights) -> (batch, query, embed)
 DeformableCore = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]

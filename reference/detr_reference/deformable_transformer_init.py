@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
-from detr_reference.parameters import xavier_matrices
+from detr_reference.every_block.parameters import xavier_matrices
 
 
 def reset_deformable_layers(module: nn.Module) -> None:

@@ -29,10 +29,10 @@ from detr_reference.detection_heads import box_head, class_head
 from detr_reference.dino_config import DINOConfig
 from detr_reference.dino_decoder import DINODecoder
 from detr_reference.dn_denoising import dn_denoising
+from detr_reference.every_block.parameters import with_parameters
 from detr_reference.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.image_tokens import check_images
 from detr_reference.mixed_query_selection import initial_queries
-from detr_reference.parameters import with_parameters
 from detr_reference.query_selection import select_queries
 from detr_reference.resnet import ResNet
 from detr_reference.two_stage_proposals import encoder_proposals

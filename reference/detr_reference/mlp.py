@@ -13,8 +13,8 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.config_checks import check_sizes
-from detr_reference.parameters import with_parameters
+from detr_reference.every_block.config_checks import check_sizes
+from detr_reference.every_block.parameters import with_parameters
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.config_checks import check_heads, check_probabilities
-from detr_reference.parameters import with_parameters
+from detr_reference.every_block.config_checks import check_heads, check_probabilities
+from detr_reference.every_block.parameters import with_parameters
 
 Heads = Float[Tensor, "batch head token channel"]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.parameters import with_parameters
+from detr_reference.every_block.parameters import with_parameters
 from detr_reference.transformer_layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
 
 

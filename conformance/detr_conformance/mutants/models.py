@@ -17,9 +17,9 @@ from detr_reference.deformable_detr import POSITION_OFFSET, POSITION_TEMPERATURE
 from detr_reference.detr import DETR, DETRConfig
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
+from detr_reference.every_block.parameters import with_parameters
 from detr_reference.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.image_tokens import ImageTokens, image_tokens
-from detr_reference.parameters import with_parameters
 
 DETR_OP, DEFORMABLE, DINO_OP = "detr", "deformable_detr", "dino"
 

@@ -12,10 +12,10 @@ from detr_conformance.harness.block_case import call_with, inputs_of, reference_
 from detr_conformance.harness.case import TORCH_DTYPES, Case
 from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.packing import packed
-from detr_conformance.harness.representative import representative
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.operations import BLOCKS, OPERATIONS
 from detr_conformance.targets.reference import reference
+from detr_conformance.topics.every_block.representative import representative
 
 SEEDS = range(4)
 COARSER = {"float64": torch.float32, "float32": torch.float16}

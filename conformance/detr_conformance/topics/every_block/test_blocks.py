@@ -25,12 +25,12 @@ from detr_conformance.harness.block import (
 from detr_conformance.harness.block_case import inputs_of, parameters_of
 from detr_conformance.harness.case import LAYOUTS, Case, lay_out
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.other_numbers import other_numbers, other_parameters
 from detr_conformance.harness.packing import of_image, shapes_of_image
-from detr_conformance.harness.representative import representative
 from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
+from detr_conformance.topics.every_block.other_numbers import other_numbers, other_parameters
+from detr_conformance.topics.every_block.representative import representative
 
 OPERATIONS = BLOCKS
 DROPOUTS = ("attn_drop", "proj_drop", "ffn_drop", "dropout")
