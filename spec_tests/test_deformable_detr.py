@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from detr_reference.deformable_detr import DeformableDETR, DeformableDETRConfig, build
 from detr_reference.losses import detection_losses, weighted_total
 from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_deformable_detr

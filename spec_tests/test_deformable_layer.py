@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detr_reference.deformable_attention import level_starts, ms_deform_attn
+from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
 from detr_reference.deformable_layer import DeformableDecoderLayer, DeformableEncoderLayer, DeformableLayerConfig
 
 SHAPES = torch.tensor([(3, 5), (2, 4)])

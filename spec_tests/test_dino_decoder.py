@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.deformable_attention import level_starts, ms_deform_attn
+from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
 from detr_reference.dino_decoder import DINODecoderConfig, DINODecoderWithHeads, build
 from helpers.dino_decoder_cases import SHAPES, call, config, perturbed
 from helpers.oracles.straight_decoder import Image, Sizes, decode

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from detr_reference.kernels.cpu import ms_deform_attn as cpu_kernel
 from detr_reference.training.distributed import Processes
 from detr_reference.training.learning.kernel import default_sampling_function, sampling_function
@@ -18,7 +18,7 @@ from helpers.tiny_training import tiny_images, tiny_recipe
 from helpers.training_cases import SMALL, small_batch
 
 KERNELS = """
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention.core import ms_deform_attn
 
 def good(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
     return 2 * ms_deform_attn(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
@@ -47,7 +47,7 @@ def kernels(tmp_path: Path) -> Path:
 
 
 def test_a_function_of_a_module() -> None:
-    assert sampling_function("detr_reference.deformable_attention:ms_deform_attn") is ms_deform_attn
+    assert sampling_function("detr_reference.deformable_attention.core:ms_deform_attn") is ms_deform_attn
 
 
 def test_a_function_of_a_file_computes_in_the_model(kernels: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.training.learning.models import MODELS, make_model
 from helpers.training_cases import SMALL, small_batch, small_model
 

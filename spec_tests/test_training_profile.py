@@ -30,7 +30,7 @@ from detr_conformance.running.training_curves import curves_of, draw
 from detr_conformance.running.trial import profile_of, suite_test_of, suite_tests, trials
 from detr_conformance.suite.test_training import test_parameter_gradients as judge_gradients
 from detr_conformance.targets.reference import target as reference
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention.core import ms_deform_attn
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 TRAINING = Settings(profile="training", shrink=False)

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_bench.workloads import Images, Tokens, Workload
-from detr_reference.deformable_attention import level_starts
-from detr_reference.deformable_attention_module import MSDeformAttnConfig
+from detr_reference.deformable_attention.core import level_starts
+from detr_reference.deformable_attention.module import MSDeformAttnConfig
 from detr_reference.deformable_detr import DeformableDETRConfig
 from detr_reference.deformable_layer import DeformableLayerConfig
 from detr_reference.detr import DECODER_ORDER, ENCODER_ORDER, DETRConfig

@@ -104,15 +104,15 @@ OPERATIONS: dict[str, Operation] = {
     "ms_deform_attn": Operation(
         kind="function",
         arguments=("value", "spatial_shapes", "level_start_index", "sampling_locations", "attention_weights"),
-        reference="detr_reference.deformable_attention:ms_deform_attn",
+        reference="detr_reference.deformable_attention.core:ms_deform_attn",
         chapters=("01-deformable-attention.md",),
     ),
     "ms_deform_attn_module": Operation(
         kind="module",
         arguments=("config", "state_dict"),
-        reference="detr_reference.deformable_attention_module:build",
+        reference="detr_reference.deformable_attention.module:build",
         chapters=("02-deformable-attention-module.md",),
-        config="detr_reference.deformable_attention_module:MSDeformAttnConfig",
+        config="detr_reference.deformable_attention.module:MSDeformAttnConfig",
         inputs=(
             "query",
             "value",

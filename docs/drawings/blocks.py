@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor
 
-from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
+from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
 from detr_reference.denoising_mask import denoising_attention_mask
 from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.patch_embedding import PatchEmbedding

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from detr_reference.backbone import Backbone
 from detr_reference.channel_mapper import ChannelMapper, ChannelMapperConfig
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import DeformableCore
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.deformable_decoder import DeformableDecoder
 from detr_reference.deformable_encoder import DeformableEncoder
 from detr_reference.deformable_layer import DeformableLayerConfig

@@ -9,8 +9,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import DeformableCore
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.deformable_layer import DeformableEncoderLayer, DeformableLayerConfig
 from detr_reference.feature_levels import FeatureLevels
 from detr_reference.reference_points import reference_points_of_cells

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import (
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import (
     DeformableCore,
     MSDeformAttnConfig,
     MultiScaleDeformableAttention,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from detr_reference.deformable_attention_module import MultiScaleDeformableAttention
+from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from detr_reference.every_block.parameters import xavier_matrices
 
 

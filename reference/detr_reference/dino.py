@@ -21,8 +21,8 @@ from detr_reference.backbone import Backbone
 from detr_reference.batch_targets import BatchTargets, targets_if_given
 from detr_reference.channel_mapper import ChannelMapper
 from detr_reference.contrastive_denoising import contrastive_denoising, denoising_groups
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import DeformableCore
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.deformable_encoder import DeformableEncoder
 from detr_reference.deformable_transformer_init import reset_deformable_transformer
 from detr_reference.detection_heads import box_head, class_head

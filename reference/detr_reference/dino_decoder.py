@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_reference.box_position_embedding import box_position_embedding
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import DeformableCore
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.deformable_layer import DeformableDecoderLayer, DeformableLayerConfig
 from detr_reference.deformable_transformer_init import reset_deformable_layers
 from detr_reference.detection_heads import box_head, class_head

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from detr_reference.deformable_attention import level_starts
+from detr_reference.deformable_attention.core import level_starts
 from detr_reference.level_position_embedding import level_position_embedding
 from detr_reference.padding_mask import resize_padding_mask
 from detr_reference.reference_points import valid_ratios

@@ -33,7 +33,7 @@ QUICK = ("--workload", "rt-detr-decoder-640", "--direction", "forward", "--secon
 
 TARGET = """
 from detr_conformance import Target
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention.core import ms_deform_attn
 target = Target(name="mine", provides={"ms_deform_attn": ms_deform_attn}, features=("backward",))
 forward_only = Target(name="forward-only", provides={"ms_deform_attn": ms_deform_attn}, features=())
 far = Target(name="far", provides={"ms_deform_attn": ms_deform_attn}, devices=("cuda:99",))

@@ -21,7 +21,7 @@ from detr_bench.session import comparable
 from detr_bench.workloads import WORKLOADS, Images, Inside, Sizes, Tokens, Workload
 from detr_conformance import Target, TargetError
 from detr_conformance.operations import OPERATIONS
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention.core import ms_deform_attn
 
 LEVELS = ((8, 10), (4, 5), (2, 3), (1, 2))
 DECODER, ENCODER = Workload(LEVELS, queries=9), Workload(LEVELS, queries=108)

@@ -59,7 +59,7 @@ def test_an_infinite_output_is_a_finding(tmp_path: Path) -> None:
     """Infinity where a number is due fails the clause; neither the suite nor the report may break on it."""
     (tmp_path / "infinite.py").write_text(
         "from detr_conformance import Target\n"
-        "from detr_reference.deformable_attention import ms_deform_attn\n"
+        "from detr_reference.deformable_attention.core import ms_deform_attn\n"
         "def core(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):\n"
         "    far = (sampling_locations.detach().abs() > 2).any()\n"
         "    output = ms_deform_attn(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)\n"

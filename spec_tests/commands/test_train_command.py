@@ -81,7 +81,7 @@ def test_own_images_and_an_own_kernel(tmp_path: Path) -> None:
     write_tiny_images(tmp_path)
     kernel = tmp_path / "kernel.py"
     kernel.write_text(
-        "from detr_reference.deformable_attention import ms_deform_attn\n"
+        "from detr_reference.deformable_attention.core import ms_deform_attn\n"
         "calls = []\n"
         "def attend(*tensors):\n"
         "    calls.append(1)\n"

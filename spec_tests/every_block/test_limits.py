@@ -10,7 +10,8 @@ from torch import Tensor
 
 from detr_conformance.harness.case import TORCH_DTYPES, Case
 from detr_conformance.harness.mismatch import Mismatch
-from detr_conformance.harness.msda_cases import (
+from detr_conformance.harness.subject import Settings, Subject
+from detr_conformance.topics.deformable_attention.cases.core import (
     Structure,
     case_at,
     everywhere,
@@ -19,10 +20,9 @@ from detr_conformance.harness.msda_cases import (
     one_cell,
     softmaxed,
 )
-from detr_conformance.harness.msda_check import check_gradients, check_output
-from detr_conformance.harness.msda_oracle import ARGUMENTS, Rounding, expectations, oracle
-from detr_conformance.harness.subject import Settings, Subject
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_conformance.topics.deformable_attention.checks import check_gradients, check_output
+from detr_conformance.topics.deformable_attention.oracle import ARGUMENTS, Rounding, expectations, oracle
+from detr_reference.deformable_attention.core import ms_deform_attn
 
 Core = Callable[..., Tensor]
 

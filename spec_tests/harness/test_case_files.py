@@ -10,8 +10,8 @@ import torch
 
 from detr_conformance.harness.case import LAYOUTS, Case, lay_out
 from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
-from detr_conformance.harness.msda_cases import Structure, case_at, everywhere
 from detr_conformance.harness.subject import Subject
+from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere
 
 
 def a_case(dtype: str = "bfloat16") -> Case:

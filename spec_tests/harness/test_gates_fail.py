@@ -12,8 +12,6 @@ from detr_conformance import Target
 from detr_conformance.evidence.clauses import Clause, load_clauses
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import SuiteError
-from detr_conformance.harness.msda_cases import Structure, case_at, inside
-from detr_conformance.harness.msda_check import agrees, dyadic_case, require_smooth
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.running.gates import (
@@ -25,7 +23,9 @@ from detr_conformance.running.gates import (
 )
 from detr_conformance.running.mutants import MUTANTS, as_target
 from detr_conformance.running.trial import Judge, rejection, suite_test_of, suite_tests, trials
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, inside
+from detr_conformance.topics.deformable_attention.checks import agrees, dyadic_case, require_smooth
+from detr_reference.deformable_attention.core import ms_deform_attn
 
 FEATURES = ("backward", "deterministic", "autocast")
 CLAUSES = load_clauses()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.box_position_embedding import box_position_embedding
-from detr_reference.deformable_attention import level_starts, ms_deform_attn
-from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
+from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
+from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
 from detr_reference.mlp import MLP, MLPConfig
 
 EMBED, HEADS, LEVELS, POINTS, LAYERS = 12, 3, 2, 4, 4

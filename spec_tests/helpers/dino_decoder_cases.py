@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_reference.deformable_attention import level_starts
+from detr_reference.deformable_attention.core import level_starts
 from detr_reference.dino_decoder import DINODecoderConfig, DINODecoderWithHeads, build
 
 BATCH, QUERIES = 2, 4

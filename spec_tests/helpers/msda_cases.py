@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detr_reference.deformable_attention import level_starts
+from detr_reference.deformable_attention.core import level_starts
 
 Shapes = list[tuple[int, int]]
 

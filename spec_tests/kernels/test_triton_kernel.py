@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference import deformable_attention
+from detr_reference.deformable_attention import core as deformable_attention
 from detr_reference.kernels import triton_backward, triton_forward, triton_gather, triton_operator, triton_sampling
 from detr_reference.kernels.triton_kernel import ms_deform_attn, ms_deform_attn_deterministic
 from helpers.msda_cases import Case, Shapes, make_case

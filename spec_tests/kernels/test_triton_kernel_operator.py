@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference import deformable_attention
+from detr_reference.deformable_attention import core as deformable_attention
 from detr_reference.kernels import triton_kernel
 from detr_reference.kernels.triton_kernel import ms_deform_attn
 from detr_reference.kernels.triton_operator import backward_operator, operator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from detr_reference.deformable_attention import ms_deform_attn
+from detr_reference.deformable_attention.core import ms_deform_attn
 
 
 def half_coordinates(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from detr_conformance.evidence.registry import twin
 from detr_conformance.mutants.attention import HandWrittenAttention
 from detr_conformance.mutants.layers import Network
-from detr_conformance.mutants.module import HandWrittenModule
 from detr_conformance.mutants.positions import BoxByHand
-from detr_reference.deformable_attention_module import MSDeformAttnConfig
+from detr_conformance.topics.deformable_attention.mutants.module import HandWrittenModule
+from detr_reference.deformable_attention.module import MSDeformAttnConfig
 from detr_reference.dino_decoder import DINODecoderConfig
 from detr_reference.multihead_attention import MultiheadAttentionConfig
 

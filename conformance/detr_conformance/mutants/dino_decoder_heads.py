@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Layer, Perceptron, Tokens
-from detr_conformance.mutants.module import HandWrittenModule
+from detr_conformance.topics.deformable_attention.mutants.module import HandWrittenModule
 
 
 @mutant(

@@ -7,7 +7,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.kernel import Call, Geometry, Gradients, Kernel, Needs, PerSample, Table, Vectors
+from detr_conformance.topics.deformable_attention.mutants.kernel import (
+    Call,
+    Geometry,
+    Gradients,
+    Kernel,
+    Needs,
+    PerSample,
+    Table,
+    Vectors,
+)
 
 CORE = "ms_deform_attn"
 ValueGradient = Float[Tensor, "batch cell head channel"]

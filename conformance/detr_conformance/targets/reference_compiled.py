@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-    from detr_reference.deformable_attention_module import MSDeformAttnConfig, MultiScaleDeformableAttention
+    from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
 
 GRAPHS = 24
 
@@ -88,7 +88,7 @@ class Compiled:
 
 @cache
 def compiled_core() -> Compiled:
-    from detr_reference.deformable_attention import ms_deform_attn
+    from detr_reference.deformable_attention.core import ms_deform_attn
 
     return Compiled(ms_deform_attn)
 
@@ -100,10 +100,10 @@ def ms_deform_attn(
     sampling_locations: Float[Tensor, "batch query head level point 2"],
     attention_weights: Float[Tensor, "batch query head level point"],
 ) -> Float[Tensor, "batch query head*channel"]:
-    """The compiled `detr_reference.deformable_attention.ms_deform_attn`, on axes of at least two."""
+    """The compiled `detr_reference.deformable_attention.core.ms_deform_attn`, on axes of at least two."""
     import torch.nn.functional as F
 
-    from detr_reference.deformable_attention import check_levels
+    from detr_reference.deformable_attention.core import check_levels
 
     check_levels(value, spatial_shapes, level_start_index)  # a compiled graph cannot read what tensors contain
     batch, cells, heads, channels = value.shape
@@ -124,7 +124,7 @@ def ms_deform_attn_module(
     config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None
 ) -> MultiScaleDeformableAttention:
     """The reference's module around the compiled core."""
-    from detr_reference.deformable_attention_module import build
+    from detr_reference.deformable_attention.module import build
 
     return build(config, state_dict, ms_deform_attn)
 

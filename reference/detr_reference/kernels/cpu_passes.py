@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from detr_reference.deformable_attention import compute_dtype
+from detr_reference.deformable_attention.core import compute_dtype
 from detr_reference.kernels.cpu_corners import corner_shares, look, sample_gradients
 from detr_reference.kernels.cpu_layout import Layout, layout_of
 from detr_reference.kernels.cpu_products import bag_sums, entry_products, row_sums

@@ -10,7 +10,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detr_reference.deformable_attention import compute_dtype
+from detr_reference.deformable_attention.core import compute_dtype
 from detr_reference.kernels.triton_sampling import (
     index_type,
     map_of_level,

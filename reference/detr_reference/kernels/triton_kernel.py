@@ -2,7 +2,7 @@
 
     from detr_reference.kernels.triton_kernel import ms_deform_attn
 
-It has the signature and the meaning of `detr_reference.deformable_attention.ms_deform_attn`, on NVIDIA GPUs. No
+It has the signature and the meaning of `detr_reference.deformable_attention.core.ms_deform_attn`, on NVIDIA GPUs. No
 intermediate is written: beside the output and the gradients themselves it needs memory only for copies of arguments
 that are not contiguous, for a gradient of value in float32 where value is in half precision, and for deterministic
 algorithms (see `triton_gather`).
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detr_reference.deformable_attention import check_arguments
+from detr_reference.deformable_attention.core import check_arguments
 from detr_reference.kernels.triton_operator import operator
 from detr_reference.kernels.triton_sampling import INTERPRETED
 
@@ -31,7 +31,7 @@ def ms_deform_attn(
 ) -> Float[Tensor, "batch query head*channel"]:
     """out[b, q, m] = sum over l, p of attention_weights[b, q, m, l, p] * bilinear(value_l[b, m], location)
 
-    See `detr_reference.deformable_attention.ms_deform_attn`. The gradient of value is summed by atomic additions, whose
+    See `detr_reference.deformable_attention.core.ms_deform_attn`. The gradient of value is summed by atomic additions, whose
     order differs from run to run, unless torch.use_deterministic_algorithms(True) holds when backward runs.
 
     The contents of spatial_shapes and level_start_index are read for the check, which waits for the GPU; but not inside

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor, nn
 
-    from detr_reference.deformable_attention_module import MSDeformAttnConfig
+    from detr_reference.deformable_attention.module import MSDeformAttnConfig
 
 BOXES_ONLY = ("rt_detr_v2", "d_fine")
 

@@ -18,7 +18,6 @@ from detr_conformance.harness.model_cases import (
     representative_detr,
     representative_dino,
 )
-from detr_conformance.harness.module_cases import representative_ms_deform_attn_module
 from detr_conformance.harness.overlap_cases import representative_generalized_box_iou
 from detr_conformance.harness.position_cases import (
     representative_box_position_embedding,
@@ -37,6 +36,7 @@ from detr_conformance.harness.selection_cases import (
 from detr_conformance.harness.self_attention_cases import representative_cross_attention, representative_self_attention
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.vit_cases import representative_vit
+from detr_conformance.topics.deformable_attention.cases.module import representative_ms_deform_attn_module
 
 REPRESENTATIVE: dict[str, Callable[[Subject], list[Case]]] = {
     "ms_deform_attn_module": representative_ms_deform_attn_module,

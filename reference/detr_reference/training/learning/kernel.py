@@ -7,8 +7,8 @@ from typing import cast
 
 import torch
 
-from detr_reference.deformable_attention import ms_deform_attn
-from detr_reference.deformable_attention_module import DeformableCore
+from detr_reference.deformable_attention.core import ms_deform_attn
+from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.training.learning.user_function import function_named
 
 ARGUMENTS = tuple(inspect.signature(ms_deform_attn).parameters)

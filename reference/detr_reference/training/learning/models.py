@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from detr_reference.dab_detr import DABDETR, DABDETRConfig
-from detr_reference.deformable_attention_module import DeformableCore
+from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.deformable_detr import DeformableDETR, DeformableDETRConfig
 from detr_reference.detr import DETR, DETRConfig
 from detr_reference.dino import DINO

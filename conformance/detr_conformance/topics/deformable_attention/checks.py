@@ -1,0 +1,147 @@
+"""Comparisons that several tests of `ms_deform_attn` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.fill import Filler
+from detr_conformance.harness.mismatch import require
+from detr_conformance.harness.subject import Subject
+from detr_conformance.topics.deformable_attention.cases.core import (
+    Structure,
+    make_case,
+    pixels_of,
+    structure_of,
+    to_locations,
+)
+from detr_conformance.topics.deformable_attention.oracle import Rounding, expectations, oracle, smooth_share
+
+GRADIENTS = ("value", "sampling_locations", "attention_weights")
+
+
+def rounding_of(subject: Subject, precise: bool = False) -> Rounding:
+    """The strict limits for clauses about precision (`precise`), the structural ones for all others, so that a kernel
+    that sums in half precision fails the clauses that say so, and these alone."""
+    make = Rounding.of if precise else Rounding.structural
+    return make(subject.dtype, subject.variant("coordinates"))
+
+
+def agrees(subject: Subject, case: Case, precise: bool = False) -> None:
+    """The output lies within its limits."""
+    check_output(subject, subject.forward(case), case, precise)
+
+
+def check_output(subject: Subject, output: Tensor, case: Case, precise: bool = False) -> None:
+    right = expectations(case, rounding_of(subject, precise), backward=False)["output"]
+    subject.compare("output", output, right.expected, right.limit)
+
+
+def gradients_agree(subject: Subject, case: Case, names: Iterable[str] = GRADIENTS, precise: bool = False) -> None:
+    """The named gradients lie within their limits."""
+    check_gradients(subject, subject.run(case).gradients, case, names, precise)
+
+
+def check_gradients(
+    subject: Subject,
+    gradients: dict[str, Tensor | None],
+    case: Case,
+    names: Iterable[str] = GRADIENTS,
+    precise: bool = False,
+) -> None:
+    right = expectations(case, rounding_of(subject, precise))
+    for name in names:
+        want = right[f"grad_{name}"]
+        subject.compare(f"grad_{name}", subject.gradient(name, gradients), want.expected, want.limit, want.interval)
+
+
+def exact_output(subject: Subject, case: Case) -> None:
+    """The output is the oracle's, rounded to the claimed dtype, bit for bit."""
+    subject.compare_exactly("output", subject.forward(case), oracle(case, backward=False)["output"])
+
+
+def exactly_zero(subject: Subject, name: str, tensor: Tensor) -> None:
+    subject.compare_exactly(name, tensor, torch.zeros_like(tensor))
+
+
+def require_smooth(subject: Subject, case: Case, share: float = 0.75) -> None:
+    """Location gradients are compared with one number, not with an interval, for at least this share of the samples."""
+    require(smooth_share(case, Rounding.of(subject.dtype)) >= share, "too many samples near a kink")
+
+
+def dyadic_case(
+    subject: Subject,
+    s: Structure,
+    *seed: object,
+    fractions: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75),
+    pixels: Callable[[Filler, Structure], Tensor] | None = None,
+    weights: Callable[[Filler, Structure], Tensor] | None = None,
+    value: Callable[[Filler, Structure], Tensor] | None = None,
+    dense: bool = False,
+    note: str = "dyadic",
+) -> Case:
+    """A case on which arithmetic is exact in any order: sides are powers of two, coordinates whole quarters.
+
+    One sample of each head counts, and values are integers below 4, so that 8 bits hold everything. A `dense` case is
+    exact in float32 only: every sample counts, by eighths, values are integers below 100, gradients below 8; a partial
+    sum fits 24 bits, but a result seldom fits the 8 or 11 of a half dtype and must be rounded once.
+    """
+    fill = Filler(subject.dtype, subject.settings.seed, note, s, *seed)
+    largest = 99 if dense else 3
+    if pixels is None:
+        cell = torch.floor(fill.uniform(0, 1, *s.samples, 2) * (s.sizes() + 1)) - 1
+        choice = torch.tensor(fractions, dtype=torch.float64)
+        part = choice[fill.integers(0, len(fractions) - 1, *s.samples, 2).long()]
+        where = cell + part
+    else:
+        where = pixels(fill, s)
+    case = make_case(
+        fill,
+        s,
+        locations=to_locations(where, s),
+        value=value(fill, s) if value else fill.integers(-largest, largest, s.batch, s.cells, s.heads, s.channels),
+        weights=weights(fill, s) if weights else eighths(fill, s) if dense else one_sample(fill, s),
+        grad_output=fill.integers(-7, 7, s.batch, s.queries, s.heads * s.channels),
+        note=note,
+    )
+    require(torch.equal(pixels_of(case), where), "a coordinate is not exact in the claimed dtype")
+    return case
+
+
+def eighths(fill: Filler, s: Structure) -> Tensor:
+    return fill.integers(-12, 12, *s.samples) / 8
+
+
+def one_sample(fill: Filler, s: Structure) -> Tensor:
+    """Weight one on a random sample of each head, zero on the others."""
+    chosen = fill.integers(0, len(s.levels) * s.points - 1, *s.samples[:3]).long()
+    return torch.nn.functional.one_hot(chosen, len(s.levels) * s.points).view(s.samples).double()
+
+
+def cell_centres(fill: Filler, s: Structure) -> Tensor:
+    """A random cell's centre for every sample."""
+    return torch.floor(fill.uniform(0, 1, *s.samples, 2) * s.sizes())
+
+
+def touched_cells(case: Case, margin: float = 0.02) -> Tensor:
+    """(B, S, M) bool: cells that are a corner of some sample in range, or would be if it moved by `margin`."""
+    s = structure_of(case)
+    touched = torch.zeros(s.batch, s.cells + 1, s.heads, dtype=torch.bool)
+    pixels = pixels_of(case)
+    image = torch.arange(s.batch)[:, None, None, None, None].expand(s.samples)
+    head = torch.arange(s.heads)[:, None, None].expand(s.samples)
+    height, width = (side[:, None] for side in case["spatial_shapes"].unbind(-1))
+    start = case["level_start_index"][:, None]
+    for dy in (-margin, margin):
+        for dx in (-margin, margin):
+            corner = (pixels + torch.tensor((dx, dy))).clamp(-1e6, 1e6).floor().long()
+            for down in (0, 1):
+                for across in (0, 1):
+                    j, i = corner[..., 0] + across, corner[..., 1] + down
+                    valid = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+                    cell = torch.where(valid, start + i * width + j, s.cells)
+                    touched[image, cell, head] = True
+    return touched[:, :-1]

@@ -1,0 +1,351 @@
+"""The deformable attention module. Clauses: spec chapter 2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from detr_conformance.harness.block import (
+    agrees,
+    expectations,
+    forward,
+    fresh,
+    gradients_agree,
+    make,
+    parameters_by_name,
+    seeded,
+)
+from detr_conformance.harness.block_case import config_of, parameters_of, with_parameters
+from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.subject import NotProvided, Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.deformable_attention.cases.module import (
+    ModuleStructure,
+    drawn_modules,
+    module_case,
+)
+
+OPERATION = "ms_deform_attn_module"
+
+OBLONG = ModuleStructure(levels=((3, 16), (10, 4)), points=4)
+
+
+def zeros(case: Case, name: str) -> torch.Tensor:
+    return torch.zeros_like(parameters_of(case)[name])
+
+
+# -- where to look ------------------------------------------------------------------------------------------
+
+
+def bias_only(subject: Subject, coordinates: int) -> Iterator[Case]:
+    """Offsets that do not depend on the query, of four and of three points."""
+    for points in (4, 3):
+        case = module_case(subject, replace(OBLONG, coordinates=coordinates, points=points), note="bias-only offsets")
+        yield with_parameters(case, sampling_offsets__weight=zeros(case, "sampling_offsets.weight"))
+
+
+@covers("MSDM-1", cases=lambda subject: bias_only(subject, 2))
+def test_offsets_in_cells(subject: Subject, case: Case) -> None:
+    if subject.variant("reference_points") == "boxes":
+        raise NotProvided("reference points are boxes only")
+    agrees(subject, case)
+
+
+@covers("MSDM-2", cases=lambda subject: bias_only(subject, 4))
+def test_offsets_in_boxes(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+def unlike_sizes(subject: Subject) -> Iterator[Case]:
+    """Heads, levels and points in every relation, both kinds of reference points."""
+    for heads, levels, points in ((3, 2, 4), (2, 3, 2), (2, 2, 2), (4, 1, 3)):
+        shapes = ((4, 9), (7, 3), (2, 6))[:levels]
+        for coordinates in (2, 4):
+            s = ModuleStructure(shapes, heads=heads, points=points, coordinates=coordinates)
+            yield module_case(subject, s, note="heads, levels, points")
+
+
+@covers("MSDM-3", cases=unlike_sizes)
+def test_layout_of_the_offsets(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("MSDM-4", cases=unlike_sizes)
+def test_every_level_has_its_own_reference_point(subject: Subject, case: Case) -> None:
+    first, last = case["reference_points"][:, :, 0], case["reference_points"][:, :, -1]
+    require(case["reference_points"].shape[2] == 1 or not torch.equal(first, last), "levels share reference points")
+    agrees(subject, case)
+
+
+# -- how much it counts ---------------------------------------------------------------------------------------
+
+
+def unequal_logits(subject: Subject) -> Iterator[Case]:
+    case = module_case(subject, OBLONG, note="unequal logits")
+    bias = torch.linspace(-3, 3, parameters_of(case)["attention_weights.bias"].numel())
+    yield with_parameters(case, attention_weights__bias=bias)
+    yield with_parameters(case, attention_weights__bias=bias.flip(0) * 2)
+    yield with_parameters(case, attention_weights__bias=bias * 0.1 + 800)  # exp of which overflows, even in float64
+
+
+@covers("MSDM-5", cases=unequal_logits)
+def test_joint_softmax(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("MSDM-6", cases=unequal_logits)
+def test_layout_of_the_weights(subject: Subject, case: Case) -> None:
+    """Logits that depend on the entry alone, far enough apart for a single entry to win."""
+    bias = parameters_of(case)["attention_weights.bias"] * 4
+    agrees(
+        subject,
+        with_parameters(
+            case, attention_weights__bias=bias, attention_weights__weight=zeros(case, "attention_weights.weight")
+        ),
+    )
+
+
+# -- what is read -------------------------------------------------------------------------------------------
+
+
+def masked(subject: Subject) -> Iterator[Case]:
+    for coordinates in (2, 4):
+        s = replace(OBLONG, masked=True, batch=3, coordinates=coordinates, queries=8)
+        yield module_case(subject, s, note="padding")
+
+
+@covers("MSDM-7", cases=masked)
+def test_project_then_mask(subject: Subject, case: Case) -> None:
+    """A large bias of the projection must not leak in from padding."""
+    bias = 5 + parameters_of(case)["value_proj.bias"].abs()
+    agrees(subject, with_parameters(case, value_proj__bias=bias))
+
+
+@covers("MSDM-8", cases=masked)
+def test_true_is_padding(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("MSDM-8", cases=masked)
+def test_all_false_is_no_mask(subject: Subject, case: Case) -> None:
+    nothing = case.having(key_padding_mask=torch.zeros_like(case["key_padding_mask"]))
+    right = expectations(subject, case.having(key_padding_mask=None), backward=False)["output"]
+    subject.compare("output", forward(subject, nothing), right.expected, right.limit)
+
+
+@covers("MSDM-9", cases=masked)
+def test_no_renormalisation(subject: Subject, case: Case) -> None:
+    """On a constant map the output shows the sum of the weights that were not lost."""
+    constant = case["value"][:, :1].expand_as(case["value"]).contiguous()
+    agrees(subject, case.having(value=constant))
+
+
+@covers("MSDM-10", cases=masked)
+def test_padding_may_hold_anything(subject: Subject, case: Case) -> None:
+    padded = case["key_padding_mask"][..., None]
+    right = expectations(subject, case, backward=False)["output"]
+    for poison in (torch.nan, torch.inf):
+        poisoned = case.having(value=case["value"].masked_fill(padded, poison))
+        subject.compare("output", forward(subject, poisoned), right.expected, right.limit)
+
+
+@covers("MSDM-11", cases=unlike_sizes)
+def test_heads_of_the_projection(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+# -- the frame ----------------------------------------------------------------------------------------------
+
+
+def large_positions(subject: Subject) -> Iterator[Case]:
+    case = module_case(subject, OBLONG, note="large positions")
+    yield case.having(query_pos=case["query_pos"] * 3)
+
+
+@covers("MSDM-12", cases=large_positions)
+def test_positions_belong_to_the_query(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+    agrees(subject, self_attending(subject))
+
+
+def self_attending(subject: Subject) -> Case:
+    """As in an encoder: the queries are the cells, value and identity are left to their defaults."""
+    s = ModuleStructure(levels=((4, 6), (2, 3)), queries=30)
+    case = module_case(subject, s, note="queries are the cells")
+    return case.having(value=None, identity=None)
+
+
+def with_defaults(subject: Subject) -> Iterator[Case]:
+    yield self_attending(subject)
+    as_many = ModuleStructure(levels=((4, 6), (2, 3)), queries=30)
+    yield module_case(subject, as_many, note="as many queries as cells, no identity").having(identity=None)
+    yield module_case(subject, as_many, note="as many queries as cells")
+    yield module_case(subject, OBLONG, note="no identity").having(identity=None)
+    yield module_case(subject, OBLONG, note="no positions").having(query_pos=None)
+
+
+@covers("MSDM-13", cases=with_defaults)
+def test_defaults(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("MSDM-14", cases=lambda subject: [module_case(subject, OBLONG, note="identity")])
+def test_identity(subject: Subject, case: Case) -> None:
+    agrees(subject, case.having(identity=case["identity"] * 10))
+
+
+def dropping(subject: Subject) -> Iterator[Case]:
+    for probability in (0.1, 0.5):
+        s = replace(OBLONG, dropout=probability, queries=60, batch=2, heads=4, channels=8)
+        yield module_case(subject, s, note=f"dropout {probability}")
+
+
+@covers("MSDM-15", cases=dropping)
+def test_dropout(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+    probability = config_of(OPERATION, case).dropout
+    module = make(subject, case)
+    module.train()
+    with seeded(subject):
+        output = forward(subject, case.having(identity=torch.zeros_like(case["identity"])), module).detach().cpu()
+        framed = forward(subject, case, module).detach().cpu()
+    right = expectations(subject, case.having(identity=torch.zeros_like(case["identity"])), backward=False)["output"]
+    dropped = output == 0
+    subject.compare(
+        "kept elements while training",
+        output[~dropped],
+        right.expected[~dropped] / (1 - probability),
+        right.limit[~dropped] / (1 - probability) * 1.01
+        + 2**-7 * right.expected[~dropped].abs() * (output.element_size() == 2),
+    )
+    share, deviation = dropped.double().mean().item(), math.sqrt(probability * (1 - probability) / dropped.numel())
+    expect(
+        abs(share - probability) < 6 * deviation,
+        f"{share:.3f} of the elements were dropped, expected {probability} within {6 * deviation:.3f}",
+        where="output",
+        expected=str(probability),
+        got=f"{share:.3f}",
+        limit=f"{6 * deviation:.3f}",
+    )
+    bare = (framed == case["identity"]).double().mean().item()
+    expect(
+        abs(bare - probability) < 6 * deviation + 0.01,
+        f"identity alone was returned for {bare:.3f} of the elements, expected {probability}: identity was dropped too",
+        where="output",
+    )
+
+
+@covers("MSDM-16", cases=lambda subject: [module_case(subject, OBLONG, note="affine in the value")])
+def test_affine_in_the_value(subject: Subject, case: Case) -> None:
+    """The value far from the one the offsets might have looked at: f(v) must still be that of the formula, and
+    f((v + w) / 2) the mean of f(v) and f(w)."""
+    other = case.having(value=case["value"].flip(1) * -2)
+    middle = case.having(value=((case["value"].double() + other["value"].double()) / 2).to(case["value"].dtype))
+    right = [expectations(subject, each, backward=False)["output"] for each in (case, other, middle)]
+    v, w, half = (forward(subject, each) for each in (case, other, middle))
+    mean = (v.detach().cpu().double() + w.detach().cpu().double()) / 2
+    slack = right[0].limit + right[1].limit + right[2].limit
+    exact = (right[0].expected + right[1].expected) / 2 - right[2].expected  # of rounding the middle value
+    subject.compare("output at the middle value", half, mean - exact, slack)
+
+
+# -- numbers ------------------------------------------------------------------------------------------------
+
+
+@covers("MSDM-17", cases=lambda subject: drawn_modules(subject))
+def test_accuracy(subject: Subject, case: Case) -> None:
+    agrees(subject, case, precise=True)
+
+
+@covers(
+    "MSDM-17",
+    cases=lambda subject: [
+        module_case(subject, ModuleStructure(((20, 27), (10, 14), (5, 7), (3, 4)), heads=8, channels=32, points=4))
+    ],
+)
+def test_accuracy_at_scale(subject: Subject, case: Case) -> None:
+    agrees(subject, case, precise=True)
+
+
+def smooth_modules(subject: Subject) -> Iterator[Case]:
+    """Few samples a query, far from kinks: 2-d and 4-d, masked and not, levels of unlike sizes."""
+    for seed, (levels, points, coordinates) in enumerate(
+        ((((5, 9), (3, 4)), 1, 2), (((5, 9), (3, 4)), 1, 4), (((50, 6),), 2, 2), (((4, 7), (6, 3)), 1, 4))
+    ):
+        s = ModuleStructure(levels, queries=4, heads=2, points=points, coordinates=coordinates, masked=seed % 2 == 1)
+        yield module_case(subject, s, seed, note="away from kinks", smooth=True).laid_out(LAYOUTS[seed])
+
+
+@covers("MSDM-18", cases=smooth_modules, feature="backward")
+def test_gradient_accuracy(subject: Subject, case: Case) -> None:
+    gradients_agree(subject, case, precise=True)
+
+
+def freshly_initialised(subject: Subject) -> Iterator[Case]:
+    for heads in (8, 3, 4):
+        yield module_case(subject, replace(OBLONG, heads=heads, channels=8), note=f"{heads} heads, own parameters")
+
+
+@covers("MSDM-19", cases=freshly_initialised, once=True)
+def test_initialisation(subject: Subject, case: Case) -> None:
+    config = config_of(OPERATION, case)
+    module = fresh(subject, case)
+    own = parameters_by_name(subject.operation, module, case)
+    found = {name: torch.cat(parts).detach().cpu().double() for name, parts in own.items()}
+    heads, levels, points = config.num_heads, config.num_levels, config.num_points
+    expected = torch.zeros(heads, levels, points, 2, dtype=torch.float64)
+    for h in range(heads):
+        x, y = math.cos(2 * math.pi * h / heads), math.sin(2 * math.pi * h / heads)
+        longest = max(abs(x), abs(y))
+        for p in range(points):
+            expected[h, :, p] = torch.tensor((x, y), dtype=torch.float64) * (p + 1) / longest
+    unit = max(torch.finfo(subject.torch_dtype).eps, 1e-6)
+    near = unit * (1 + expected.flatten().abs())
+    subject.compare("sampling_offsets.bias", found["sampling_offsets.bias"], expected.flatten(), near)
+    for name in ("sampling_offsets.weight", "attention_weights.weight", "attention_weights.bias"):
+        subject.compare_exactly(name, found[name], torch.zeros_like(found[name]))
+    bound = math.sqrt(6 / (2 * config.embed_dim))
+    for name in ("value_proj", "output_proj"):
+        subject.compare_exactly(f"{name}.bias", found[f"{name}.bias"], torch.zeros_like(found[f"{name}.bias"]))
+        weight = found[f"{name}.weight"]
+        largest, spread = weight.abs().max().item(), weight.std().item()
+        expect(
+            0.8 * bound < largest <= bound * (1 + unit) and 0.85 < spread / (bound / math.sqrt(3)) < 1.15,
+            f"{name}.weight is not Xavier uniform: largest {largest:.4f} of {bound:.4f}, deviation {spread:.4f}",
+            where=f"{name}.weight",
+            expected=f"uniform in +-{bound:.4f}",
+            got=f"largest {largest:.4f}, deviation {spread:.4f}",
+        )
+
+
+@covers("MSDM-20", cases=masked)
+def test_images_are_separate(subject: Subject, case: Case) -> None:
+    """Each image alone gives what it gives in the batch, whatever its neighbours hold."""
+    right = expectations(subject, case, backward=False)["output"]
+    whole = forward(subject, case)
+    noisy = case["value"].clone()
+    noisy[0] = torch.nan
+    disturbed = forward(subject, case.having(value=noisy))
+    batched = ("query", "value", "identity", "query_pos", "reference_points", "key_padding_mask", "grad_output")
+    for image in range(case["query"].shape[0]):
+        alone = forward(subject, case.having(**{name: case[name][image : image + 1] for name in batched}))
+        expected, limit = right.expected[image : image + 1], right.limit[image : image + 1]
+        subject.compare(f"output of image {image} alone", alone, expected, limit)
+        subject.compare(f"output of image {image} in the batch", whole[image : image + 1], expected, limit)
+        if image > 0:
+            subject.compare(
+                f"output of image {image} beside a broken one", disturbed[image : image + 1], expected, limit
+            )
+
+
+@covers("MSDM-21", cases=masked)
+def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
+    """`Subject.call` compares the arguments, `block.forward` the parameters."""
+    with torch.no_grad():
+        forward(subject, case)
+    agrees(subject, case)
+    agrees(subject, self_attending(subject))
