@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from helpers.claims_models import (
     EMBED,
     HEADS,

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_bench.workloads import Images, Tokens, Workload
+from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MSDeformAttnConfig
 from detr_reference.deformable_detr import DeformableDETRConfig
@@ -22,7 +23,6 @@ from detr_reference.deformable_layer import DeformableLayerConfig
 from detr_reference.detr import DECODER_ORDER, ENCODER_ORDER, DETRConfig
 from detr_reference.dino_config import DINOConfig
 from detr_reference.dino_decoder import DINODecoderConfig
-from detr_reference.multihead_attention import MultiheadAttentionConfig
 from detr_reference.reference_points import reference_points_of_cells
 from detr_reference.transformer_layer import TransformerLayerConfig
 

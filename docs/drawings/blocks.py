@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor
 
+from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
 from detr_reference.denoising_mask import denoising_attention_mask
-from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.patch_embedding import PatchEmbedding
 from detr_reference.reference_points import encoder_reference_points, valid_ratios
 from detr_reference.sine_position_embedding import sine_position_embedding

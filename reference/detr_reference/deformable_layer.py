@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import (
     DeformableCore,
@@ -18,7 +19,6 @@ from detr_reference.deformable_attention.module import (
     MultiScaleDeformableAttention,
 )
 from detr_reference.feed_forward import FeedForward, FeedForwardConfig
-from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
-from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from helpers.claims_models import (
     EMBED,
     HEADS,

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.attention import HandWrittenAttention
 from detr_conformance.mutants.dino_decoder import At, Boxes, Call, HandWrittenDecoder, Tokens
+from detr_conformance.topics.attention.mutants.multihead_attention import HandWrittenAttention
 
 
 @twin(

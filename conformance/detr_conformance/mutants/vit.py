@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.self_attention import HandWrittenSelfAttention
-from detr_reference.self_attention import SelfAttentionConfig
+from detr_conformance.topics.attention.mutants.self_attention import HandWrittenSelfAttention
+from detr_reference.attention.self_attention import SelfAttentionConfig
 from detr_reference.vision_transformer import VisionTransformerConfig
 
 VIT = "vit"

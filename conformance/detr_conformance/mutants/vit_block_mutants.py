@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.self_attention import HandWrittenSelfAttention
-from detr_conformance.mutants.self_attention_mutants import BiasIgnored, Unscaled
 from detr_conformance.mutants.vit import Block, HandWrittenVit, Tokens
-from detr_reference.self_attention import SelfAttentionConfig
+from detr_conformance.topics.attention.mutants.self_attention import HandWrittenSelfAttention
+from detr_conformance.topics.attention.mutants.self_attention_formula import BiasIgnored, Unscaled
+from detr_reference.attention.self_attention import SelfAttentionConfig
 
 
 @mutant("vit-post-norm", rejects="VIT-7", origin="the original Transformer, DETR")

@@ -36,7 +36,7 @@ from detr_conformance.target import TargetError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.multihead_attention import MultiheadAttentionConfig
+    from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
 
 
 @dataclass(frozen=True)

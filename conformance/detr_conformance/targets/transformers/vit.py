@@ -25,7 +25,7 @@ from detr_conformance.target import TargetError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.self_attention import SelfAttentionConfig
+    from detr_reference.attention.self_attention import SelfAttentionConfig
     from detr_reference.vision_transformer import VisionTransformerConfig
 
 FAMILIES = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from detr_conformance.harness.attention_cases import representative_multihead_attention
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.decoder_cases import representative_dino_decoder
 from detr_conformance.harness.denoising_cases import representative_contrastive_denoising
@@ -33,9 +32,13 @@ from detr_conformance.harness.selection_cases import (
     representative_select_queries,
     representative_valid_ratios,
 )
-from detr_conformance.harness.self_attention_cases import representative_cross_attention, representative_self_attention
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.vit_cases import representative_vit
+from detr_conformance.topics.attention.cases.multihead_attention import representative_multihead_attention
+from detr_conformance.topics.attention.cases.self_attention import (
+    representative_cross_attention,
+    representative_self_attention,
+)
 from detr_conformance.topics.deformable_attention.cases.module import representative_ms_deform_attn_module
 
 REPRESENTATIVE: dict[str, Callable[[Subject], list[Case]]] = {

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.self_attention import HandWrittenSelfAttention, Heads, Logits, Tokens
+from detr_conformance.topics.attention.mutants.self_attention import HandWrittenSelfAttention, Heads, Logits, Tokens
 
 Projected = Float[Tensor, "batch token three_embeds"]
 Parts = tuple[Heads, Heads, Heads]

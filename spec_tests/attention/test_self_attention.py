@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.self_attention import SelfAttention, SelfAttentionConfig, build
+from detr_reference.attention.self_attention import SelfAttention, SelfAttentionConfig, build
 from helpers.attention_modules import as_numpy, perturbed
 from helpers.oracles import loop_attention
 

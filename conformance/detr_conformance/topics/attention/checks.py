@@ -13,8 +13,8 @@ from detr_conformance.harness.block import expectations, forward, while_training
 from detr_conformance.harness.block_case import settings_of, with_parameters
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.self_attention_cases import AttentionStructure, attention_case, with_projections
 from detr_conformance.harness.subject import Subject
+from detr_conformance.topics.attention.cases.self_attention import AttentionStructure, attention_case, with_projections
 
 
 def many_heads(subject: Subject) -> Iterator[Case]:

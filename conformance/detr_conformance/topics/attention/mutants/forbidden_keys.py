@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.attention import HandWrittenAttention, Inputs, Padding, Pairs, Scores
+from detr_conformance.topics.attention.mutants.multihead_attention import (
+    HandWrittenAttention,
+    Inputs,
+    Padding,
+    Pairs,
+    Scores,
+)
 
 
 @mutant("minus-ten-thousand", rejects="MHA-13", origin="BERT: (1 - mask) * -10000.0")

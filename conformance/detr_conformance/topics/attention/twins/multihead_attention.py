@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.attention import (
+from detr_conformance.topics.attention.mutants.multihead_attention import (
     HandWrittenAttention,
     Heads,
     Inputs,
@@ -17,7 +17,7 @@ from detr_conformance.mutants.attention import (
     Scores,
     Tokens,
 )
-from detr_reference.multihead_attention import MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
 
 
 @twin("fused-attention", operation="multihead_attention", origin="torch, scaled_dot_product_attention")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.cross_attention import CrossAttention, CrossAttentionConfig
-from detr_reference.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
-from detr_reference.self_attention import SelfAttention, SelfAttentionConfig
+from detr_reference.attention.cross_attention import CrossAttention, CrossAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.attention.self_attention import SelfAttention, SelfAttentionConfig
 from helpers.claims_models import EMBED as LANES
 from helpers.claims_models import deformable_attention, memory, perturbed
 

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.attention import Call, HandWrittenAttention, Heads, Inputs, Padding, Pairs, Scores
+from detr_conformance.topics.attention.mutants.multihead_attention import (
+    Call,
+    HandWrittenAttention,
+    Heads,
+    Inputs,
+    Padding,
+    Pairs,
+    Scores,
+)
 
 LOWER = {torch.float64: torch.float32, torch.float32: torch.bfloat16, torch.float16: torch.bfloat16}
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.self_attention import HandWrittenCrossAttention, Heads, Logits, Tokens
+from detr_conformance.topics.attention.mutants.self_attention import HandWrittenCrossAttention, Heads, Logits, Tokens
 
 Parts = tuple[Heads, Heads, Heads]
 

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.self_attention import (
+from detr_conformance.topics.attention.mutants.self_attention import (
     HandWrittenCrossAttention,
     HandWrittenSelfAttention,
     Heads,
     Logits,
     Tokens,
 )
-from detr_reference.self_attention import SelfAttentionConfig
+from detr_reference.attention.self_attention import SelfAttentionConfig
 
 
 def fused(query: Heads, key: Heads, value: Heads, dropout: float) -> Heads:

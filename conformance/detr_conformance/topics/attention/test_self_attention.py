@@ -9,13 +9,15 @@ import torch
 from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree, raises
 from detr_conformance.harness.block_case import with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.self_attention_cases import (
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.attention.cases.self_attention import (
     AttentionStructure,
     attention_case,
     drawn_attentions,
     one_winner,
 )
-from detr_conformance.harness.self_attention_checks import (
+from detr_conformance.topics.attention.checks import (
     biased,
     check_dropped_output,
     check_dropped_weights,
@@ -23,8 +25,6 @@ from detr_conformance.harness.self_attention_checks import (
     dropping_weights,
     many_heads,
 )
-from detr_conformance.harness.subject import Subject
-from detr_conformance.harness.suite_test import covers
 
 OPERATION = "self_attention"
 

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.attention import HandWrittenAttention, Heads, Inputs, Pairs, Scores, Tokens
+from detr_conformance.topics.attention.mutants.multihead_attention import (
+    HandWrittenAttention,
+    Heads,
+    Inputs,
+    Pairs,
+    Scores,
+    Tokens,
+)
 
 
 @mutant("thirds-as-query-value-key", rejects="MHA-1", origin="checkpoint converters that write q, v, k")

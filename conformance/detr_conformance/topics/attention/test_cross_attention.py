@@ -10,13 +10,15 @@ import torch
 from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree, raises
 from detr_conformance.harness.block_case import config_of, parameters_of, with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.self_attention_cases import (
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.attention.cases.self_attention import (
     AttentionStructure,
     attention_case,
     drawn_attentions,
     one_winner,
 )
-from detr_conformance.harness.self_attention_checks import (
+from detr_conformance.topics.attention.checks import (
     biased,
     check_dropped_output,
     check_dropped_weights,
@@ -24,10 +26,8 @@ from detr_conformance.harness.self_attention_checks import (
     dropping_weights,
     many_heads,
 )
-from detr_conformance.harness.subject import Subject
-from detr_conformance.harness.suite_test import covers
-from detr_reference.self_attention import SelfAttentionConfig
-from detr_reference.self_attention import build as build_self_attention
+from detr_reference.attention.self_attention import SelfAttentionConfig
+from detr_reference.attention.self_attention import build as build_self_attention
 
 OPERATION = "cross_attention"
 

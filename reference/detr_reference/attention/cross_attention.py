@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detr_reference.attention.self_attention import SelfAttentionConfig, attend
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.self_attention import SelfAttentionConfig, attend
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.attention_cases import (
-    Attention,
-    attention_case,
-    drawn_attention,
-    forbidden_pairs,
-    projected,
-    showing_weights,
-)
 from detr_conformance.harness.block import (
     agrees,
     expectations,
@@ -33,6 +25,14 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.attention.cases.multihead_attention import (
+    Attention,
+    attention_case,
+    drawn_attention,
+    forbidden_pairs,
+    projected,
+    showing_weights,
+)
 
 OPERATION = "multihead_attention"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.cross_attention import CrossAttention, CrossAttentionConfig, build
-from detr_reference.self_attention import SelfAttention, SelfAttentionConfig
+from detr_reference.attention.cross_attention import CrossAttention, CrossAttentionConfig, build
+from detr_reference.attention.self_attention import SelfAttention, SelfAttentionConfig
 from helpers.attention_modules import as_numpy, perturbed
 from helpers.oracles import loop_attention
 

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.attention import Call, HandWrittenAttention, Heads, Inputs, Scores, Tokens
+from detr_conformance.topics.attention.mutants.multihead_attention import (
+    Call,
+    HandWrittenAttention,
+    Heads,
+    Inputs,
+    Scores,
+    Tokens,
+)
 
 
 @mutant("attention-position-on-value", rejects="MHA-18", origin="k = v = memory + pos: MUTANTS of ViT-style attention")
