@@ -38,7 +38,7 @@ OWN = {name for name, clause in load_clauses().items() if clause.chapter == TRAI
 BROKEN = """
 from detr_conformance import Target
 from detr_conformance.running.mutants import MUTANTS
-from detr_reference.mlp import build
+from detr_reference.feed_forward.mlp import build
 
 def make(name):
     return MUTANTS[name].build()

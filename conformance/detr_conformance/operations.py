@@ -152,13 +152,15 @@ OPERATIONS: dict[str, Operation] = {
         "value",
     ),
     "feed_forward": _module(
-        "detr_reference.feed_forward:build",
-        "detr_reference.feed_forward:FeedForwardConfig",
+        "detr_reference.feed_forward.feed_forward:build",
+        "detr_reference.feed_forward.feed_forward:FeedForwardConfig",
         "06-feed-forward.md",
         "x",
         "identity",
     ),
-    "mlp": _module("detr_reference.mlp:build", "detr_reference.mlp:MLPConfig", "06-feed-forward.md", "x"),
+    "mlp": _module(
+        "detr_reference.feed_forward.mlp:build", "detr_reference.feed_forward.mlp:MLPConfig", "06-feed-forward.md", "x"
+    ),
     "encoder_layer": _module(
         "detr_reference.transformer_layer:build_encoder_layer",
         "detr_reference.transformer_layer:TransformerLayerConfig",

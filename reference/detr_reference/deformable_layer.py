@@ -18,7 +18,7 @@ from detr_reference.deformable_attention.module import (
     MSDeformAttnConfig,
     MultiScaleDeformableAttention,
 )
-from detr_reference.feed_forward import FeedForward, FeedForwardConfig
+from detr_reference.feed_forward.feed_forward import FeedForward, FeedForwardConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 
 from torch import nn
 
-from detr_reference.mlp import MLP, MLPConfig
+from detr_reference.feed_forward.mlp import MLP, MLPConfig
 
 PRIOR = 0.01  # the probability of every class at the beginning
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.feed_forward import FeedForward, FeedForwardConfig
+from detr_reference.feed_forward.feed_forward import FeedForward, FeedForwardConfig
 
 ATTENTIONS = ("self_attn", "cross_attn")
 SUBLAYERS = (*ATTENTIONS, "ffn")

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.feed_forward_cases import random_parameters
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import NotProvided, Subject
+from detr_conformance.topics.feed_forward.cases import random_parameters
 
 Sides = tuple[tuple[int, int], ...]  # (rows, columns) of each level
 

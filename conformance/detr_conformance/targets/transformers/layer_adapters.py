@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from detr_conformance.target import TargetError
 from detr_conformance.targets.transformers.layers import FAMILIES
-from detr_reference.feed_forward import FeedForwardConfig
-from detr_reference.mlp import MLPConfig
+from detr_reference.feed_forward.feed_forward import FeedForwardConfig
+from detr_reference.feed_forward.mlp import MLPConfig
 from detr_reference.transformer_layer import TransformerLayerConfig
 
 State = Mapping[str, Tensor] | None

@@ -42,8 +42,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.feed_forward import FeedForwardConfig
-    from detr_reference.mlp import MLPConfig
+    from detr_reference.feed_forward.feed_forward import FeedForwardConfig
+    from detr_reference.feed_forward.mlp import MLPConfig
     from detr_reference.transformer_layer import TransformerLayerConfig
 
 

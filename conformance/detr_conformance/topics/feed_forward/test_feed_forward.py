@@ -12,10 +12,10 @@ from detr_conformance.harness.block import agrees, expectations, forward, gradie
 from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.dropping import Outcome, is_one_of
-from detr_conformance.harness.feed_forward_cases import drawn_networks, layer_numbers, linear_names, network_case
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.feed_forward.cases import drawn_networks, layer_numbers, linear_names, network_case
 
 OPERATION = "feed_forward"
 

@@ -9,9 +9,9 @@ import torch
 from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree
 from detr_conformance.harness.block_case import parameters_of, with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.feed_forward_cases import drawn_perceptrons, linear_names, network_case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.feed_forward.cases import drawn_perceptrons, linear_names, network_case
 
 OPERATION = "mlp"
 

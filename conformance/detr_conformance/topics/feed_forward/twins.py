@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.feed_forward import HandWrittenFeedForward, Tokens
-from detr_conformance.mutants.feed_forward_mlp import HandWrittenMLP
+from detr_conformance.topics.feed_forward.mutants.feed_forward import HandWrittenFeedForward, Tokens
+from detr_conformance.topics.feed_forward.mutants.mlp import HandWrittenMLP
 
 
 @twin(

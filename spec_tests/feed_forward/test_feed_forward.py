@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference import feed_forward, mlp
-from detr_reference.feed_forward import FeedForwardConfig
-from detr_reference.mlp import MLPConfig
+from detr_reference.feed_forward import feed_forward, mlp
+from detr_reference.feed_forward.feed_forward import FeedForwardConfig
+from detr_reference.feed_forward.mlp import MLPConfig
 from helpers.oracles import scalar_feed_forward
 
 CONFIG = FeedForwardConfig(embed_dim=5, feedforward_dim=7, num_fcs=3)
