@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.detr import DETR, DETRConfig, build
-from detr_reference.transformer_stack import build_decoder, build_encoder
+from detr_reference.transformer.stack import build_decoder, build_encoder
 from helpers.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
 
 CONFIG = DETRConfig(**TINY, dropout=0.1)

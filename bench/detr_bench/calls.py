@@ -13,7 +13,7 @@ from detr_bench.inputs import GIVEN, Draw, Given
 from detr_bench.workloads import Inside, Sizes
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_reference.deformable_attention.core import ms_deform_attn
-from detr_reference.deformable_layer import DeformableEncoderLayer
+from detr_reference.transformer.deformable_layer import DeformableEncoderLayer
 
 IMAGES = "images"  # no gradient is asked of them
 

@@ -19,12 +19,12 @@ from detr_reference.attention.multihead_attention import MultiheadAttentionConfi
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MSDeformAttnConfig
 from detr_reference.deformable_detr import DeformableDETRConfig
-from detr_reference.deformable_layer import DeformableLayerConfig
 from detr_reference.detr import DECODER_ORDER, ENCODER_ORDER, DETRConfig
 from detr_reference.dino_config import DINOConfig
 from detr_reference.dino_decoder import DINODecoderConfig
 from detr_reference.reference_points import reference_points_of_cells
-from detr_reference.transformer_layer import TransformerLayerConfig
+from detr_reference.transformer.deformable_layer import DeformableLayerConfig
+from detr_reference.transformer.layer import TransformerLayerConfig
 
 CELLS_AWAY = 2.0  # the standard deviation of a sample's distance
 FEEDFORWARD = 2048

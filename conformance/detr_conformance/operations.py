@@ -162,8 +162,8 @@ OPERATIONS: dict[str, Operation] = {
         "detr_reference.feed_forward.mlp:build", "detr_reference.feed_forward.mlp:MLPConfig", "06-feed-forward.md", "x"
     ),
     "encoder_layer": _module(
-        "detr_reference.transformer_layer:build_encoder_layer",
-        "detr_reference.transformer_layer:TransformerLayerConfig",
+        "detr_reference.transformer.layer:build_encoder_layer",
+        "detr_reference.transformer.layer:TransformerLayerConfig",
         "07-transformer-layers.md",
         "query",
         "query_pos",
@@ -171,8 +171,8 @@ OPERATIONS: dict[str, Operation] = {
         "query_key_padding_mask",
     ),
     "decoder_layer": _module(
-        "detr_reference.transformer_layer:build_decoder_layer",
-        "detr_reference.transformer_layer:TransformerLayerConfig",
+        "detr_reference.transformer.layer:build_decoder_layer",
+        "detr_reference.transformer.layer:TransformerLayerConfig",
         "07-transformer-layers.md",
         "query",
         "key",

@@ -16,7 +16,7 @@ from detr_reference.box_refinement import refine_boxes
 from detr_reference.feed_forward.feed_forward import FeedForward, FeedForwardConfig
 from detr_reference.feed_forward.mlp import MLP, MLPConfig
 from detr_reference.image_tokens import ImageTokens
-from detr_reference.transformer_layer import EncoderLayer, TransformerLayerConfig
+from detr_reference.transformer.layer import EncoderLayer, TransformerLayerConfig
 
 
 class DABEncoder(nn.Module):

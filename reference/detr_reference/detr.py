@@ -19,8 +19,8 @@ from detr_reference.every_block.parameters import with_parameters, xavier_matric
 from detr_reference.feed_forward.mlp import MLP, MLPConfig
 from detr_reference.image_tokens import ImageTokens, check_images, image_tokens
 from detr_reference.resnet import ResNet, ResNetConfig
-from detr_reference.transformer_layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
-from detr_reference.transformer_stack import TransformerStack, TransformerStackConfig
+from detr_reference.transformer.layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
+from detr_reference.transformer.stack import TransformerStack, TransformerStackConfig
 
 POSITION_TEMPERATURE = 10000.0
 ENCODER_ORDER = ("self_attn", "norm", "ffn", "norm")

@@ -23,8 +23,6 @@ from detr_reference.channel_mapper import ChannelMapper
 from detr_reference.contrastive_denoising import contrastive_denoising, denoising_groups
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
-from detr_reference.deformable_encoder import DeformableEncoder
-from detr_reference.deformable_transformer_init import reset_deformable_transformer
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.dino_config import DINOConfig
 from detr_reference.dino_decoder import DINODecoder
@@ -35,6 +33,8 @@ from detr_reference.image_tokens import check_images
 from detr_reference.mixed_query_selection import initial_queries
 from detr_reference.query_selection import select_queries
 from detr_reference.resnet import ResNet
+from detr_reference.transformer.deformable_encoder import DeformableEncoder
+from detr_reference.transformer.deformable_transformer_init import reset_deformable_transformer
 from detr_reference.two_stage_proposals import encoder_proposals
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from detr_reference.feed_forward.feed_forward import FeedForwardConfig
     from detr_reference.feed_forward.mlp import MLPConfig
-    from detr_reference.transformer_layer import TransformerLayerConfig
+    from detr_reference.transformer.layer import TransformerLayerConfig
 
 
 @dataclass(frozen=True)

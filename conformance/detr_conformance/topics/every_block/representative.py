@@ -8,7 +8,6 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.decoder_cases import representative_dino_decoder
 from detr_conformance.harness.denoising_cases import representative_contrastive_denoising
 from detr_conformance.harness.focal_cases import representative_sigmoid_focal_loss
-from detr_conformance.harness.layer_cases import representative_decoder_layer, representative_encoder_layer
 from detr_conformance.harness.loss_cases import representative_detection_losses
 from detr_conformance.harness.matching_cases import representative_hungarian_matching
 from detr_conformance.harness.model_cases import (
@@ -40,6 +39,7 @@ from detr_conformance.topics.attention.cases.self_attention import (
 )
 from detr_conformance.topics.deformable_attention.cases.module import representative_ms_deform_attn_module
 from detr_conformance.topics.feed_forward.cases import representative_feed_forward, representative_mlp
+from detr_conformance.topics.transformer.cases import representative_decoder_layer, representative_encoder_layer
 
 REPRESENTATIVE: dict[str, Callable[[Subject], list[Case]]] = {
     "ms_deform_attn_module": representative_ms_deform_attn_module,

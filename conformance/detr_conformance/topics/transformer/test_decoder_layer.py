@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detr_conformance.harness import layer_cases as cases
 from detr_conformance.harness.block import agrees
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.transformer import cases
 
 OPERATION = "decoder_layer"
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch.nn.functional as F
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.layers import Call, HandWrittenLayer, Streams, Tokens
+from detr_conformance.topics.transformer.mutants.layers import Call, HandWrittenLayer, Streams, Tokens
 
 
 @mutant(

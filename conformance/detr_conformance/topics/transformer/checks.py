@@ -18,8 +18,8 @@ from detr_conformance.harness.block_case import (
 )
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.dropping import Outcome, is_one_of
-from detr_conformance.harness.layer_cases import layer_case, outgoing, standard
 from detr_conformance.harness.subject import Subject
+from detr_conformance.topics.transformer.cases import layer_case, outgoing, standard
 
 IMAGES = 200
 RATES = ("attn_drop", "proj_drop", "ffn_drop")

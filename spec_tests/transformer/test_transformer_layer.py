@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.transformer_layer import build_decoder_layer, build_encoder_layer
+from detr_reference.transformer.layer import build_decoder_layer, build_encoder_layer
 from helpers.transformer_layer_cases import (
     CONFIG,
     POST,

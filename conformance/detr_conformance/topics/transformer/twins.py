@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.layers import Call, HandWrittenLayer, Mask, Padding, Streams, Tokens
+from detr_conformance.topics.transformer.mutants.layers import Call, HandWrittenLayer, Mask, Padding, Streams, Tokens
 
 
 class TorchAttention(HandWrittenLayer):

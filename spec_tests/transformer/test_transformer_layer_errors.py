@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detr_reference.transformer_layer import build_decoder_layer, build_encoder_layer
+from detr_reference.transformer.layer import build_decoder_layer, build_encoder_layer
 from helpers.transformer_layer_cases import POST, config, decoder_call, encoder_call, without_cross
 
 

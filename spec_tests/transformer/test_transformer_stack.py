@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.transformer_stack import TransformerStackConfig, build_decoder, build_encoder
+from detr_reference.transformer.stack import TransformerStackConfig, build_decoder, build_encoder
 from helpers.transformer_layer_cases import POST, PRE, config, decoder_call, encoder_call, perturbed, without_cross
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from detr_conformance.harness import layer_cases as cases
 from detr_conformance.harness.block import agrees, gradients_agree
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.layer_checks import dropping, drops, padded_rows_agree
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.transformer import cases
+from detr_conformance.topics.transformer.checks import dropping, drops, padded_rows_agree
 
 OPERATIONS = ("encoder_layer", "decoder_layer")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.layers import (
+from detr_conformance.topics.transformer.mutants.layers import (
     Call,
     HandWrittenLayer,
     Mask,

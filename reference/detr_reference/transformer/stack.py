@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.transformer_layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
+from detr_reference.transformer.layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
 
 
 @dataclass(frozen=True)
