@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.attention.conditional_attention import ConditionalCrossAttention, ConditionalSelfAttention, attend
-from detr_reference.box_position_embedding import box_position_embedding
 from detr_reference.dab_detr import DABDETR, DABDETRConfig, build
 from detr_reference.feed_forward.mlp import MLP, MLPConfig
+from detr_reference.positions.box_position_embedding import box_position_embedding
 from helpers.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
 
 CONFIG = DABDETRConfig(**TINY)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detr_reference.feature_levels import flatten_levels
-from detr_reference.sine_position_embedding import sine_position_embedding
+from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 SIZES = ((5, 7), (3, 4), (2, 2))
 

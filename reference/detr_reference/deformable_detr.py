@@ -24,7 +24,7 @@ from detr_reference.every_block.config_checks import check_sine_channels, check_
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.image_tokens import check_images
-from detr_reference.proposal_position_embedding import proposal_position_embedding
+from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
 from detr_reference.query_selection import select_queries
 from detr_reference.resnet import ResNet, ResNetConfig
 from detr_reference.transformer.deformable_decoder import DeformableDecoder

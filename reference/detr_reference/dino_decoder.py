@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_reference.box_position_embedding import box_position_embedding
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.detection_heads import box_head, class_head
@@ -22,6 +21,7 @@ from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.feed_forward.mlp import MLP, MLPConfig
 from detr_reference.look_forward_twice import References, initial_references, next_references, predicted_boxes
+from detr_reference.positions.box_position_embedding import box_position_embedding
 from detr_reference.reference_points import decoder_reference_points
 from detr_reference.transformer.deformable_layer import DeformableDecoderLayer, DeformableLayerConfig
 from detr_reference.transformer.deformable_transformer_init import reset_deformable_layers

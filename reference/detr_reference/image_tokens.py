@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from detr_reference.padding_mask import resize_padding_mask
-from detr_reference.sine_position_embedding import sine_position_embedding
+from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 
 class ImageTokens(NamedTuple):

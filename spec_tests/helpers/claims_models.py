@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from detr_reference.box_position_embedding import box_position_embedding
 from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
 from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
 from detr_reference.feed_forward.mlp import MLP, MLPConfig
+from detr_reference.positions.box_position_embedding import box_position_embedding
 
 EMBED, HEADS, LEVELS, POINTS, LAYERS = 12, 3, 2, 4, 4
 SHAPES = [(4, 6), (2, 11)]

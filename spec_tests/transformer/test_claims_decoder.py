@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.box_position_embedding import box_position_embedding
+from detr_reference.positions.box_position_embedding import box_position_embedding
 from helpers.claims_models import (
     EMBED,
     LAYERS,

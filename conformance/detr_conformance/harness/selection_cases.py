@@ -12,8 +12,8 @@ from torch import Tensor
 from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.fill import Filler
-from detr_conformance.harness.position_cases import rectangles
 from detr_conformance.harness.subject import Subject
+from detr_conformance.topics.positions.cases import rectangles
 
 Size = tuple[int, int]  # (rows, columns)
 PYRAMID: tuple[Size, ...] = ((4, 6), (2, 3), (1, 2))

@@ -12,7 +12,7 @@ from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.models import DETRInSteps
 from detr_reference.frozen_batch_norm import FrozenBatchNorm
 from detr_reference.image_tokens import ImageTokens
-from detr_reference.sine_position_embedding import sine_position_embedding
+from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 
 @mutant("detr-last-layer-repeated", rejects="DETR-1", operation="detr", origin="aux_loss=False, and a stack of one")

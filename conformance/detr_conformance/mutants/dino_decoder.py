@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.positions import BoxByHand
 from detr_conformance.topics.attention.mutants.multihead_attention import HandWrittenAttention
 from detr_conformance.topics.deformable_attention.mutants.module import HandWrittenModule
+from detr_conformance.topics.positions.mutants.embeddings import BoxByHand
 from detr_conformance.topics.transformer.mutants.layers import Network
 from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
 from detr_reference.deformable_attention.module import MSDeformAttnConfig

@@ -33,9 +33,9 @@ from detr_conformance.harness.denoising_checks import (
     within,
 )
 from detr_conformance.harness.mismatch import expect, require
-from detr_conformance.harness.position_cases import with_option
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.cases import with_option
 
 OPERATION = "contrastive_denoising"
 FULL = ("float64", "float32")  # in half, what a reference says of the noise is too coarse for statistics

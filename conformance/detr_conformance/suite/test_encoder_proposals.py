@@ -9,7 +9,6 @@ import torch
 from detr_conformance.harness.block import forward, parts, raises, run
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect, require
-from detr_conformance.harness.position_cases import rectangles
 from detr_conformance.harness.selection_cases import (
     PYRAMID,
     drawn_memories,
@@ -21,6 +20,7 @@ from detr_conformance.harness.selection_cases import (
 from detr_conformance.harness.selection_checks import doubtful, proposals_agree, proposals_right
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.cases import rectangles
 
 OPERATION = "encoder_proposals"
 NOT_HALF = ("float64", "float32")

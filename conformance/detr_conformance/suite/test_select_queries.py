@@ -12,10 +12,10 @@ from detr_conformance.harness.block_case import settings_of, with_settings
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import Mismatch, expect, require
-from detr_conformance.harness.position_cases import with_option
 from detr_conformance.harness.selection_cases import clear_choices, drawn_choices, selection_case, unlike_scores
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.cases import with_option
 
 OPERATION = "select_queries"
 

@@ -16,12 +16,6 @@ from detr_conformance.harness.model_cases import (
     representative_dino,
 )
 from detr_conformance.harness.overlap_cases import representative_generalized_box_iou
-from detr_conformance.harness.position_cases import (
-    representative_box_position_embedding,
-    representative_learned_position_embedding,
-    representative_level_position_embedding,
-    representative_sine_position_embedding,
-)
 from detr_conformance.harness.postprocess_cases import representative_postprocess
 from detr_conformance.harness.selection_cases import (
     representative_encoder_proposals,
@@ -39,6 +33,12 @@ from detr_conformance.topics.attention.cases.self_attention import (
 )
 from detr_conformance.topics.deformable_attention.cases.module import representative_ms_deform_attn_module
 from detr_conformance.topics.feed_forward.cases import representative_feed_forward, representative_mlp
+from detr_conformance.topics.positions.cases import (
+    representative_box_position_embedding,
+    representative_learned_position_embedding,
+    representative_level_position_embedding,
+    representative_sine_position_embedding,
+)
 from detr_conformance.topics.transformer.cases import representative_decoder_layer, representative_encoder_layer
 
 REPRESENTATIVE: dict[str, Callable[[Subject], list[Case]]] = {

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import DEFAULT_FEATURES, mutant, twin
-from detr_conformance.mutants.positions import SineByHand
+from detr_conformance.topics.positions.mutants.embeddings import SineByHand
 from detr_reference.feed_forward.mlp import MLPConfig
 
 PERCEPTRON = "mlp"

@@ -8,9 +8,9 @@ import torch
 
 from detr_conformance.harness.block import forward, gradients_agree, raises
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.position_cases import level_case, unlike_levels
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.cases import level_case, unlike_levels
 
 OPERATION = "level_position_embedding"
 

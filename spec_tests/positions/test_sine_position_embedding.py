@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detr_reference.sine_position_embedding import sine_position_embedding
+from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 
 def rectangles(height: int, width: int, *extents: tuple[int, int]) -> Tensor:

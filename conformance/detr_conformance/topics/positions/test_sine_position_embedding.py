@@ -10,7 +10,9 @@ from detr_conformance.harness.block import forward, raises
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.position_cases import (
+from detr_conformance.harness.subject import NotProvided, Raised, Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.cases import (
     EXTENTS,
     drawn_maps,
     fixed_offset,
@@ -21,9 +23,7 @@ from detr_conformance.harness.position_cases import (
     with_holes,
     with_option,
 )
-from detr_conformance.harness.position_checks import sine_agrees, sine_right
-from detr_conformance.harness.subject import NotProvided, Raised, Subject
-from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.checks import sine_agrees, sine_right
 
 OPERATION = "sine_position_embedding"
 

@@ -10,9 +10,9 @@ from detr_conformance.harness.block import forward, fresh, gradients_agree, para
 from detr_conformance.harness.block_case import parameters_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.position_cases import learned_case, rectangles, small_tables
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.cases import learned_case, rectangles, small_tables
 
 OPERATION = "learned_position_embedding"
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.positions import (
+from detr_conformance.topics.positions.mutants.embeddings import (
     BoxByHand,
     Embedded,
     LearnedByHand,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detr_reference.level_position_embedding import level_position_embedding
+from detr_reference.positions.level_position_embedding import level_position_embedding
 
 
 @given(

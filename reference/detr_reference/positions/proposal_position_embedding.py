@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_reference.sine_position_embedding import sine_waves
+from detr_reference.positions.sine_position_embedding import sine_waves
 
 
 def proposal_position_embedding(

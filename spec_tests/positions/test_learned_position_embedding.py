@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.learned_position_embedding import LearnedPositionEmbeddingConfig, build
+from detr_reference.positions.learned_position_embedding import LearnedPositionEmbeddingConfig, build
 
 CONFIG = LearnedPositionEmbeddingConfig(num_pos_feats=3, num_rows=7, num_columns=5)
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from detr_reference.box_position_embedding import box_position_embedding
-from detr_reference.proposal_position_embedding import proposal_position_embedding
+from detr_reference.positions.box_position_embedding import box_position_embedding
+from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
 
 
 def test_scalar_oracle() -> None:

@@ -13,7 +13,7 @@ from detr_conformance.harness.block_case import reference_callable, settings_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.subject import Subject
-from detr_reference.sine_position_embedding import cell_positions
+from detr_reference.positions.sine_position_embedding import cell_positions
 
 YXWH = (1, 0, 2, 3)  # the coordinates in the order of the channels; its own inverse
 

@@ -8,16 +8,16 @@ import torch
 
 from detr_conformance.harness.block import forward, raises, run
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.position_cases import (
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.cases import (
     box_case,
     boxes_of,
     drawn_boxes,
     points_and_boxes,
     with_option,
 )
-from detr_conformance.harness.position_checks import box_agrees, box_gradient_right, box_right
-from detr_conformance.harness.subject import Subject
-from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.positions.checks import box_agrees, box_gradient_right, box_right
 
 OPERATION = "box_position_embedding"
 

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.positions import BoxByHand, Positions, Wave, Waves
-from detr_conformance.mutants.positions_sine import Blocks
+from detr_conformance.topics.positions.mutants.embeddings import BoxByHand, Positions, Wave, Waves
+from detr_conformance.topics.positions.mutants.sine_embedding import Blocks
 
 
 @mutant(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.positions import (
+from detr_conformance.topics.positions.mutants.embeddings import (
     Embedded,
     Maps,
     Padding,

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_reference.sine_position_embedding import sine_waves
+from detr_reference.positions.sine_position_embedding import sine_waves
 
 Y, X, W, H = 1, 0, 2, 3  # coordinates of a box in the order of the channels
 

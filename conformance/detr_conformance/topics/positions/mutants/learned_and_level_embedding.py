@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.positions import Embedded, LearnedByHand, LevelByHand, Padding
+from detr_conformance.topics.positions.mutants.embeddings import Embedded, LearnedByHand, LevelByHand, Padding
 
 # -- learned --------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detr_reference.box_position_embedding import box_position_embedding
-from detr_reference.sine_position_embedding import sine_position_embedding
+from detr_reference.positions.box_position_embedding import box_position_embedding
+from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 
 def oracle(box: list[float], num_pos_feats: int, temperature: float) -> list[float]:
