@@ -209,8 +209,8 @@ OPERATIONS: dict[str, Operation] = {
         "level_embed",
     ),
     "vit": _module(
-        "detr_reference.vision_transformer:build",
-        "detr_reference.vision_transformer:VisionTransformerConfig",
+        "detr_reference.vision_transformer.vit:build",
+        "detr_reference.vision_transformer.vit:VisionTransformerConfig",
         "09-vision-transformer.md",
         "image",
     ),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from detr_reference.attention.self_attention import SelfAttentionConfig
-    from detr_reference.vision_transformer import VisionTransformerConfig
+    from detr_reference.vision_transformer.vit import VisionTransformerConfig
 
 FAMILIES = {
     "vit": "ViT",

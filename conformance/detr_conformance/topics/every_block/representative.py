@@ -25,7 +25,6 @@ from detr_conformance.harness.selection_cases import (
     representative_valid_ratios,
 )
 from detr_conformance.harness.subject import Subject
-from detr_conformance.harness.vit_cases import representative_vit
 from detr_conformance.topics.attention.cases.multihead_attention import representative_multihead_attention
 from detr_conformance.topics.attention.cases.self_attention import (
     representative_cross_attention,
@@ -40,6 +39,7 @@ from detr_conformance.topics.positions.cases import (
     representative_sine_position_embedding,
 )
 from detr_conformance.topics.transformer.cases import representative_decoder_layer, representative_encoder_layer
+from detr_conformance.topics.vision_transformer.cases import representative_vit
 
 REPRESENTATIVE: dict[str, Callable[[Subject], list[Case]]] = {
     "ms_deform_attn_module": representative_ms_deform_attn_module,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.vit import Block, HandWrittenVit, Image, Tokens
+from detr_conformance.topics.vision_transformer.mutants.vit import Block, HandWrittenVit, Image, Tokens
 
 
 @mutant("vit-pixels-channel-last", rejects="VIT-1", origin="einops pattern 'b c (h p) (w q) -> b (h w) (p q c)'")

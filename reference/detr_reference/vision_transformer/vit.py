@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from detr_reference.attention.self_attention import SelfAttentionConfig
 from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.patch_embedding import PatchEmbedding
-from detr_reference.vision_transformer_block import VisionTransformerBlock
+from detr_reference.vision_transformer.block import VisionTransformerBlock
+from detr_reference.vision_transformer.patch_embedding import PatchEmbedding
 
 POOLS = ("cls", "mean", "none")
 

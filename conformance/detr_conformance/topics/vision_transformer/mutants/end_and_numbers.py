@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.vit import Block, HandWrittenVit, Tokens
+from detr_conformance.topics.vision_transformer.mutants.vit import Block, HandWrittenVit, Tokens
 
 
 @mutant("vit-variance-unbiased", rejects="VIT-14", origin="x.std(-1), whose default divides by C - 1")

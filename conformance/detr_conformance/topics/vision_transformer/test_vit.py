@@ -13,7 +13,7 @@ from detr_conformance.harness.block_case import parameters_of, with_parameters
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
-from detr_conformance.harness.vit_cases import (
+from detr_conformance.topics.vision_transformer.cases import (
     VitStructure,
     drawn_vits,
     vit_case,

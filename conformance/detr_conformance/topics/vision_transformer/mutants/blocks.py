@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.vit import Block, HandWrittenVit, Tokens
 from detr_conformance.topics.attention.mutants.self_attention import HandWrittenSelfAttention
 from detr_conformance.topics.attention.mutants.self_attention_formula import BiasIgnored, Unscaled
+from detr_conformance.topics.vision_transformer.mutants.vit import Block, HandWrittenVit, Tokens
 from detr_reference.attention.self_attention import SelfAttentionConfig
 
 

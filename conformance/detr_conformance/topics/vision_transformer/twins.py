@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.mutants.vit import Block, HandWrittenVit, Image, Tokens
+from detr_conformance.topics.vision_transformer.mutants.vit import Block, HandWrittenVit, Image, Tokens
 
 
 @twin("vit-convolution", operation="vit", origin="timm's PatchEmbed")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from detr_conformance.evidence.registry import twin
 from detr_conformance.topics.attention.mutants.self_attention import HandWrittenSelfAttention
 from detr_reference.attention.self_attention import SelfAttentionConfig
-from detr_reference.vision_transformer import VisionTransformerConfig
+from detr_reference.vision_transformer.vit import VisionTransformerConfig
 
 VIT = "vit"
 
