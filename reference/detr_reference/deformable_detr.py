@@ -15,18 +15,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from detr_reference.backbone import Backbone
-from detr_reference.channel_mapper import ChannelMapper, ChannelMapperConfig
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.every_block.config_checks import check_sine_channels, check_sizes
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.feature_levels import FeatureLevels, flatten_levels
-from detr_reference.image_tokens import check_images
+from detr_reference.features.backbone import Backbone
+from detr_reference.features.channel_mapper import ChannelMapper, ChannelMapperConfig
+from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
+from detr_reference.features.image_tokens import check_images
+from detr_reference.features.resnet import ResNet, ResNetConfig
 from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
 from detr_reference.query_selection import select_queries
-from detr_reference.resnet import ResNet, ResNetConfig
 from detr_reference.transformer.deformable_decoder import DeformableDecoder
 from detr_reference.transformer.deformable_encoder import DeformableEncoder
 from detr_reference.transformer.deformable_layer import DeformableLayerConfig

@@ -17,9 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_reference.backbone import Backbone
 from detr_reference.batch_targets import BatchTargets, targets_if_given
-from detr_reference.channel_mapper import ChannelMapper
 from detr_reference.contrastive_denoising import contrastive_denoising, denoising_groups
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
@@ -28,11 +26,13 @@ from detr_reference.dino_config import DINOConfig
 from detr_reference.dino_decoder import DINODecoder
 from detr_reference.dn_denoising import dn_denoising
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.feature_levels import FeatureLevels, flatten_levels
-from detr_reference.image_tokens import check_images
+from detr_reference.features.backbone import Backbone
+from detr_reference.features.channel_mapper import ChannelMapper
+from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
+from detr_reference.features.image_tokens import check_images
+from detr_reference.features.resnet import ResNet
 from detr_reference.mixed_query_selection import initial_queries
 from detr_reference.query_selection import select_queries
-from detr_reference.resnet import ResNet
 from detr_reference.transformer.deformable_encoder import DeformableEncoder
 from detr_reference.transformer.deformable_transformer_init import reset_deformable_transformer
 from detr_reference.two_stage_proposals import encoder_proposals

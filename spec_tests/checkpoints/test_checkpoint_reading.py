@@ -16,7 +16,7 @@ from torch import Tensor
 from detr_reference.checkpoints import CheckpointError, load_checkpoint, reading
 from detr_reference.checkpoints.reading import read_file
 from detr_reference.checkpoints.unwrapping import unwrapped
-from detr_reference.resnet import ResNetConfig, build
+from detr_reference.features.resnet import ResNetConfig, build
 from helpers import published_models as published
 
 CONFIG = ResNetConfig(blocks=(1, 2, 1, 1), width=4)

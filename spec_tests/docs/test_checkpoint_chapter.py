@@ -11,7 +11,7 @@ from detr_reference.checkpoints import FORMATS
 from detr_reference.deformable_detr import DeformableDETRConfig
 from detr_reference.detr import DETRConfig
 from detr_reference.dino_config import DINOConfig
-from detr_reference.resnet import ResNetConfig
+from detr_reference.features.resnet import ResNetConfig
 from helpers.places import CHAPTERS
 
 CHAPTER = CHAPTERS / "20-checkpoints.md"

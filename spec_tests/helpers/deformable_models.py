@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference import deformable_detr, dino
-from detr_reference.backbone import Backbone
 from detr_reference.deformable_detr import DeformableDETR, DeformableDETRConfig
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
+from detr_reference.features.backbone import Backbone
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.backbone import Backbone
+from detr_reference.features.backbone import Backbone
 
 Model = TypeVar("Model", bound=nn.Module)
 

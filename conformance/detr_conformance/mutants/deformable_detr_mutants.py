@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.models import DeformableInSteps
 from detr_reference.deformable_detr import InitialQueries
-from detr_reference.feature_levels import FeatureLevels
+from detr_reference.features.feature_levels import FeatureLevels
 
 
 @mutant(

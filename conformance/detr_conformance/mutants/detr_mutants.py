@@ -10,8 +10,8 @@ from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.models import DETRInSteps
-from detr_reference.frozen_batch_norm import FrozenBatchNorm
-from detr_reference.image_tokens import ImageTokens
+from detr_reference.features.frozen_batch_norm import FrozenBatchNorm
+from detr_reference.features.image_tokens import ImageTokens
 from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 

@@ -18,8 +18,8 @@ from detr_reference.detr import DETR, DETRConfig
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.feature_levels import FeatureLevels, flatten_levels
-from detr_reference.image_tokens import ImageTokens, image_tokens
+from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
+from detr_reference.features.image_tokens import ImageTokens, image_tokens
 
 DETR_OP, DEFORMABLE, DINO_OP = "detr", "deformable_detr", "dino"
 

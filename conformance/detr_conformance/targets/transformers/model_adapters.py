@@ -23,7 +23,7 @@ from detr_reference.checkpoints.renaming import original_names
 from detr_reference.checkpoints.tables import transformers_deformable_detr, transformers_detr
 from detr_reference.checkpoints.tables.neck import placed
 from detr_reference.checkpoints.tables.parts import THIRDS
-from detr_reference.image_tokens import check_images
+from detr_reference.features.image_tokens import check_images
 
 Images = Float[Tensor, "batch 3 height width"]
 Mask = Bool[Tensor, "batch height width"]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.backbone import Backbone
 from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.frozen_batch_norm import FrozenBatchNorm
+from detr_reference.features.backbone import Backbone
+from detr_reference.features.frozen_batch_norm import FrozenBatchNorm
 
 STAGES = 4
 EXPANSION = 4  # a bottleneck gives out this many times the channels it works in

@@ -13,7 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from detr_reference.backbone import Backbone
+from detr_reference.features.backbone import Backbone
 
 
 class AutoBackbone(Backbone):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detr_reference.padding_mask import resize_padding_mask
+from detr_reference.features.padding_mask import resize_padding_mask
 
 
 def test_the_nearest_pixel_decides() -> None:

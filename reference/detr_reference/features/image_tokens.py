@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from detr_reference.padding_mask import resize_padding_mask
+from detr_reference.features.padding_mask import resize_padding_mask
 from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 

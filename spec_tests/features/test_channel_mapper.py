@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.channel_mapper import ChannelMapper, ChannelMapperConfig, build
+from detr_reference.features.channel_mapper import ChannelMapper, ChannelMapperConfig, build
 from helpers.detector_cases import scrambled
 
 CONFIG = ChannelMapperConfig(in_channels=(3, 5), embed_dim=8, num_outs=4, num_groups=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detr_reference.feature_levels import flatten_levels
+from detr_reference.features.feature_levels import flatten_levels
 from detr_reference.positions.sine_position_embedding import sine_position_embedding
 
 SIZES = ((5, 7), (3, 4), (2, 2))
