@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
-from detr_reference.box_refinement import inverse_sigmoid
 from detr_reference.boxes import box_cxcywh_to_xyxy
 from detr_reference.contrastive_denoising import (
     LOGIT_EPS,
@@ -22,6 +21,7 @@ from detr_reference.contrastive_denoising import (
     noised_labels,
 )
 from detr_reference.denoising_mask import denoising_attention_mask
+from detr_reference.queries.box_refinement import inverse_sigmoid
 from helpers.places import CHAPTERS
 
 CHAPTER = CHAPTERS / "13-contrastive-denoising.md"

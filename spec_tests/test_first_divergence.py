@@ -15,9 +15,9 @@ from detr_conformance.harness.stage_values import stage_calls
 from detr_reference import dino
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
-from detr_reference.dino_decoder import DINODecoder
-from detr_reference.look_forward_twice import initial_references, next_references, predicted_boxes
-from detr_reference.reference_points import decoder_reference_points
+from detr_reference.queries.dino_decoder import DINODecoder
+from detr_reference.queries.look_forward_twice import initial_references, next_references, predicted_boxes
+from detr_reference.queries.reference_points import decoder_reference_points
 from helpers.planted_defects import (
     FORMS,
     Change,

@@ -21,8 +21,8 @@ from detr_reference.deformable_attention.module import MSDeformAttnConfig
 from detr_reference.deformable_detr import DeformableDETRConfig
 from detr_reference.detr import DECODER_ORDER, ENCODER_ORDER, DETRConfig
 from detr_reference.dino_config import DINOConfig
-from detr_reference.dino_decoder import DINODecoderConfig
-from detr_reference.reference_points import reference_points_of_cells
+from detr_reference.queries.dino_decoder import DINODecoderConfig
+from detr_reference.queries.reference_points import reference_points_of_cells
 from detr_reference.transformer.deformable_layer import DeformableLayerConfig
 from detr_reference.transformer.layer import TransformerLayerConfig
 

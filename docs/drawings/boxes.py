@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detr_reference.boxes import box_cxcywh_to_xyxy, box_iou, generalized_box_iou
 from detr_reference.contrastive_denoising import contrastive_denoising, noised_boxes
-from detr_reference.two_stage_proposals import encoder_proposals
+from detr_reference.queries.two_stage_proposals import encoder_proposals
 from drawings.style import ACCENT, BLUE, COOL, CREAM, FAINT, INK, PADDING, WARM, centred, cornered, image_frame
 
 

@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import Tensor
 
-from detr_reference import dino_decoder
-from detr_reference.box_refinement import refine_boxes
-from detr_reference.look_forward_twice import References
+from detr_reference.queries import dino_decoder
+from detr_reference.queries.box_refinement import refine_boxes
+from detr_reference.queries.look_forward_twice import References
 from drawings.style import ACCENT, COOL, CREAM, FAINT, INK, WARM
 
 LAYERS = 4

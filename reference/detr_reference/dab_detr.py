@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from detr_reference.box_refinement import inverse_sigmoid, refine_boxes
-from detr_reference.dab_decoder import DABDecoder, DABEncoder
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.every_block.config_checks import check_heads, check_sine_channels, check_sizes
 from detr_reference.every_block.parameters import with_parameters, xavier_matrices
@@ -22,6 +20,8 @@ from detr_reference.features.backbone import Backbone
 from detr_reference.features.image_tokens import ImageTokens, check_images, image_tokens
 from detr_reference.features.resnet import ResNet, ResNetConfig
 from detr_reference.feed_forward.mlp import MLP
+from detr_reference.queries.box_refinement import inverse_sigmoid, refine_boxes
+from detr_reference.queries.dab_decoder import DABDecoder, DABEncoder
 
 POSITION_TEMPERATURE = 20.0
 

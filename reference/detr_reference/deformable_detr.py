@@ -26,12 +26,12 @@ from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.features.image_tokens import check_images
 from detr_reference.features.resnet import ResNet, ResNetConfig
 from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
-from detr_reference.query_selection import select_queries
+from detr_reference.queries.query_selection import select_queries
+from detr_reference.queries.two_stage_proposals import encoder_proposals
 from detr_reference.transformer.deformable_decoder import DeformableDecoder
 from detr_reference.transformer.deformable_encoder import DeformableEncoder
 from detr_reference.transformer.deformable_layer import DeformableLayerConfig
 from detr_reference.transformer.deformable_transformer_init import reset_deformable_transformer
-from detr_reference.two_stage_proposals import encoder_proposals
 
 POSITION_TEMPERATURE, POSITION_OFFSET = 10000.0, -0.5
 POINT_SIZE_BIAS = -2.0  # w and h of a box whose reference is a point begin with the logit -2

@@ -23,7 +23,6 @@ from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.dino_config import DINOConfig
-from detr_reference.dino_decoder import DINODecoder
 from detr_reference.dn_denoising import dn_denoising
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.backbone import Backbone
@@ -31,11 +30,12 @@ from detr_reference.features.channel_mapper import ChannelMapper
 from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.features.image_tokens import check_images
 from detr_reference.features.resnet import ResNet
-from detr_reference.mixed_query_selection import initial_queries
-from detr_reference.query_selection import select_queries
+from detr_reference.queries.dino_decoder import DINODecoder
+from detr_reference.queries.mixed_query_selection import initial_queries
+from detr_reference.queries.query_selection import select_queries
+from detr_reference.queries.two_stage_proposals import encoder_proposals
 from detr_reference.transformer.deformable_encoder import DeformableEncoder
 from detr_reference.transformer.deformable_transformer_init import reset_deformable_transformer
-from detr_reference.two_stage_proposals import encoder_proposals
 
 
 class DINOTransformer(nn.Module):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detr_reference.dino_decoder import DINODecoderConfig
 from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.features.channel_mapper import ChannelMapperConfig
 from detr_reference.features.resnet import ResNetConfig
-from detr_reference.mixed_query_selection import SELECTIONS
+from detr_reference.queries.dino_decoder import DINODecoderConfig
+from detr_reference.queries.mixed_query_selection import SELECTIONS
 from detr_reference.transformer.deformable_layer import DeformableLayerConfig
 
 DENOISING = ("contrastive", "plain", "none")

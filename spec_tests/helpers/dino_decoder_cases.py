@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import level_starts
-from detr_reference.dino_decoder import DINODecoderConfig, DINODecoderWithHeads, build
+from detr_reference.queries.dino_decoder import DINODecoderConfig, DINODecoderWithHeads, build
 
 BATCH, QUERIES = 2, 4
 SHAPES = ((3, 5), (2, 4))

@@ -92,7 +92,7 @@ class SelectsBySum(DINOLoaded):
 
 
 def _selected_by(model: DINOLoaded, memory: Tensor, levels: FeatureLevels, score: Any) -> dict[str, Tensor]:
-    from detr_reference.two_stage_proposals import encoder_proposals
+    from detr_reference.queries.two_stage_proposals import encoder_proposals
 
     found = encoder_proposals(memory, levels.padding, levels.spatial_shapes)
     features = model.transformer.enc_output_norm(model.transformer.enc_output(found["memory"]))

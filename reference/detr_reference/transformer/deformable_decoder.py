@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.box_refinement import refine_boxes
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.features.feature_levels import FeatureLevels
-from detr_reference.reference_points import decoder_reference_points
+from detr_reference.queries.box_refinement import refine_boxes
+from detr_reference.queries.reference_points import decoder_reference_points
 from detr_reference.transformer.deformable_layer import DeformableDecoderLayer, DeformableLayerConfig
 
 LOGIT_EPS = 1e-5

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.decoder_cases import representative_dino_decoder
 from detr_conformance.harness.denoising_cases import representative_contrastive_denoising
 from detr_conformance.harness.focal_cases import representative_sigmoid_focal_loss
 from detr_conformance.harness.loss_cases import representative_detection_losses
@@ -17,13 +16,6 @@ from detr_conformance.harness.model_cases import (
 )
 from detr_conformance.harness.overlap_cases import representative_generalized_box_iou
 from detr_conformance.harness.postprocess_cases import representative_postprocess
-from detr_conformance.harness.selection_cases import (
-    representative_encoder_proposals,
-    representative_encoder_reference_points,
-    representative_refine_boxes,
-    representative_select_queries,
-    representative_valid_ratios,
-)
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.attention.cases.multihead_attention import representative_multihead_attention
 from detr_conformance.topics.attention.cases.self_attention import (
@@ -37,6 +29,14 @@ from detr_conformance.topics.positions.cases import (
     representative_learned_position_embedding,
     representative_level_position_embedding,
     representative_sine_position_embedding,
+)
+from detr_conformance.topics.queries.cases.decoder import representative_dino_decoder
+from detr_conformance.topics.queries.cases.selection import (
+    representative_encoder_proposals,
+    representative_encoder_reference_points,
+    representative_refine_boxes,
+    representative_select_queries,
+    representative_valid_ratios,
 )
 from detr_conformance.topics.transformer.cases import representative_decoder_layer, representative_encoder_layer
 from detr_conformance.topics.vision_transformer.cases import representative_vit

@@ -10,11 +10,11 @@ from detr_conformance.harness.block import forward, raises
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import require
-from detr_conformance.harness.selection_cases import drawn_levels, padded_levels, ratio_case
-from detr_conformance.harness.selection_checks import ratios_agree
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.positions.cases import rectangles
+from detr_conformance.topics.queries.cases.selection import drawn_levels, padded_levels, ratio_case
+from detr_conformance.topics.queries.checks.selection import ratios_agree
 
 OPERATION = "valid_ratios"
 
