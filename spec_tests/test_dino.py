@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import detr_reference
 from detr_reference import dino
-from detr_reference.contrastive_denoising import contrastive_denoising
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
+from detr_reference.denoising.contrastive_denoising import contrastive_denoising
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
 from detr_reference.losses import detection_losses, weighted_total

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detr_reference.contrastive_denoising import contrastive_denoising
-from detr_reference.denoising_pairs import denoising_pairs
+from detr_reference.denoising.contrastive_denoising import contrastive_denoising
+from detr_reference.denoising.denoising_pairs import denoising_pairs
 from detr_reference.losses import detection_losses, weighted_total
 from detr_reference.matching import hungarian_matching
 from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of

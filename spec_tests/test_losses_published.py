@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.denoising_pairs import denoising_pairs
+from detr_reference.denoising.denoising_pairs import denoising_pairs
 from detr_reference.losses import detection_losses, weighted_total
 from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 

@@ -265,7 +265,7 @@ OPERATIONS: dict[str, Operation] = {
         image_axis=1,
     ),
     "contrastive_denoising": _function(
-        "detr_reference.contrastive_denoising:contrastive_denoising",
+        "detr_reference.denoising.contrastive_denoising:contrastive_denoising",
         "13-contrastive-denoising.md",
         *TARGETS,
         "label_embedding",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
 from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
-from detr_reference.denoising_mask import denoising_attention_mask
+from detr_reference.denoising.denoising_mask import denoising_attention_mask
 from detr_reference.positions.sine_position_embedding import sine_position_embedding
 from detr_reference.queries.reference_points import encoder_reference_points, valid_ratios
 from detr_reference.transformer.layer import TransformerLayerConfig

@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_reference.batch_targets import BatchTargets, targets_if_given
-from detr_reference.contrastive_denoising import contrastive_denoising, denoising_groups
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
+from detr_reference.denoising.contrastive_denoising import contrastive_denoising, denoising_groups
+from detr_reference.denoising.dn_denoising import dn_denoising
 from detr_reference.detection_heads import box_head, class_head
 from detr_reference.dino_config import DINOConfig
-from detr_reference.dn_denoising import dn_denoising
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.backbone import Backbone
 from detr_reference.features.channel_mapper import ChannelMapper

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detr_reference.batch_targets import BatchTargets, targets_if_given
 from detr_reference.dab_detr import DABDETR, DABDETRConfig
-from detr_reference.dn_denoising import dn_denoising, with_indicator
+from detr_reference.denoising.dn_denoising import dn_denoising, with_indicator
 from detr_reference.every_block.config_checks import check_probabilities, check_sizes
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.backbone import Backbone

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detr_reference.batch_targets import BatchTargets, batch_targets
 from detr_reference.criterion import Criterion, Losses
-from detr_reference.denoising_pairs import denoising_pairs
+from detr_reference.denoising.denoising_pairs import denoising_pairs
 from detr_reference.loss_normaliser import mean_boxes
 
 ENCODER_TARGETS = ("classes", "objectness")

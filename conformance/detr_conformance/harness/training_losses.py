@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detr_conformance.harness.training_cases import OBJECTIVES, Batch
 from detr_reference.criterion import Criterion
-from detr_reference.denoising_pairs import denoising_pairs
+from detr_reference.denoising.denoising_pairs import denoising_pairs
 from detr_reference.loss_normaliser import mean_boxes
 
 Pairs = dict[str, dict[str, Tensor]]  # of each set of predictions that is matched, by the suffix of its losses

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.denoising_cases import representative_contrastive_denoising
 from detr_conformance.harness.focal_cases import representative_sigmoid_focal_loss
 from detr_conformance.harness.loss_cases import representative_detection_losses
 from detr_conformance.harness.matching_cases import representative_hungarian_matching
@@ -23,6 +22,7 @@ from detr_conformance.topics.attention.cases.self_attention import (
     representative_self_attention,
 )
 from detr_conformance.topics.deformable_attention.cases.module import representative_ms_deform_attn_module
+from detr_conformance.topics.denoising.cases import representative_contrastive_denoising
 from detr_conformance.topics.feed_forward.cases import representative_feed_forward, representative_mlp
 from detr_conformance.topics.positions.cases import (
     representative_box_position_embedding,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.denoising import Boxes, DenoisingByHand, Sizes
+from detr_conformance.topics.denoising.mutants.contrastive_denoising import Boxes, DenoisingByHand, Sizes
 
 # -- clamping -------------------------------------------------------------------------------------------------
 

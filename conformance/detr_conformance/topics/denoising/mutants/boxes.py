@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.denoising import Boxes, DenoisingByHand, Sizes
+from detr_conformance.topics.denoising.mutants.contrastive_denoising import Boxes, DenoisingByHand, Sizes
 
 # -- how far --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
-from detr_reference.denoising_mask import denoising_attention_mask
+from detr_reference.denoising.denoising_mask import denoising_attention_mask
 
 
 @given(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4))

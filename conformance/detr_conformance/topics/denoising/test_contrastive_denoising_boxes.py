@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.denoising_cases import (
+from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.denoising.cases import (
     APART,
     QUIET,
     degenerate_boxes,
@@ -18,7 +21,7 @@ from detr_conformance.harness.denoising_cases import (
     noisy,
     quiet,
 )
-from detr_conformance.harness.denoising_checks import (
+from detr_conformance.topics.denoising.checks import (
     KINDS,
     NEGATIVE,
     POSITIVE,
@@ -32,9 +35,6 @@ from detr_conformance.harness.denoising_checks import (
     unmoved,
     within,
 )
-from detr_conformance.harness.mismatch import expect, require
-from detr_conformance.harness.subject import Subject
-from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.positions.cases import with_option
 
 OPERATION = "contrastive_denoising"

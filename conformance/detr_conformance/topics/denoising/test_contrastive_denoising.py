@@ -8,7 +8,10 @@ import torch
 
 from detr_conformance.harness.block import outputs, seeded
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.denoising_cases import (
+from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.denoising.cases import (
     APART,
     CLASSES,
     QUIET,
@@ -18,7 +21,7 @@ from detr_conformance.harness.denoising_cases import (
     quiet,
     representative_contrastive_denoising,
 )
-from detr_conformance.harness.denoising_checks import (
+from detr_conformance.topics.denoising.checks import (
     KINDS,
     NEGATIVE,
     POSITIVE,
@@ -31,9 +34,6 @@ from detr_conformance.harness.denoising_checks import (
     uncorrelated,
     unmoved,
 )
-from detr_conformance.harness.mismatch import expect, require
-from detr_conformance.harness.subject import Subject
-from detr_conformance.harness.suite_test import covers
 
 OPERATION = "contrastive_denoising"
 FULL = ("float64", "float32")  # in half, what a reference says of the noise is too coarse for statistics

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.denoising import DenoisingByHand, Labels, Sizes
+from detr_conformance.topics.denoising.mutants.contrastive_denoising import DenoisingByHand, Labels, Sizes
 
 
 @mutant(

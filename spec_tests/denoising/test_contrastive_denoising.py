@@ -13,14 +13,14 @@ from scipy.stats import chisquare, kstest
 from torch import Tensor
 
 from detr_reference.boxes import box_cxcywh_to_xyxy
-from detr_reference.contrastive_denoising import (
+from detr_reference.denoising.contrastive_denoising import (
     LOGIT_EPS,
     contrastive_denoising,
     denoising_groups,
     noised_boxes,
     noised_labels,
 )
-from detr_reference.denoising_mask import denoising_attention_mask
+from detr_reference.denoising.denoising_mask import denoising_attention_mask
 from detr_reference.queries.box_refinement import inverse_sigmoid
 from helpers.places import CHAPTERS
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from detr_reference.denoising_mask import denoising_attention_mask
-from detr_reference.dn_denoising import dn_denoising, shifted_and_scaled, with_indicator
+from detr_reference.denoising.denoising_mask import denoising_attention_mask
+from detr_reference.denoising.dn_denoising import dn_denoising, shifted_and_scaled, with_indicator
 from detr_reference.queries.box_refinement import inverse_sigmoid
 
 

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from detr_conformance.harness.block import calling, make, outputs, parts, raises, run, seeded
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.denoising_cases import (
+from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.denoising.cases import (
     APART,
     denoising_case,
     drawn,
@@ -17,7 +20,7 @@ from detr_conformance.harness.denoising_cases import (
     quiet,
     representative_contrastive_denoising,
 )
-from detr_conformance.harness.denoising_checks import (
+from detr_conformance.topics.denoising.checks import (
     arranged,
     mask_of,
     queries,
@@ -26,9 +29,6 @@ from detr_conformance.harness.denoising_checks import (
     uncorrelated,
     unmoved,
 )
-from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.subject import Subject
-from detr_conformance.harness.suite_test import covers
 
 OPERATION = "contrastive_denoising"
 

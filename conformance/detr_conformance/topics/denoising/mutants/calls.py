@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.denoising import Boxes, DenoisingByHand, Labels, Sizes
+from detr_conformance.topics.denoising.mutants.contrastive_denoising import Boxes, DenoisingByHand, Labels, Sizes
 
 
 @mutant(
