@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from detr_reference import deformable_detr, dino
 from detr_reference.deformable_detr import DeformableDETRConfig
 from detr_reference.dino_config import DINOConfig
-from detr_reference.losses import detection_losses, weighted_total
+from detr_reference.losses.detection_losses import detection_losses, weighted_total
 
 RESULT = Path(__file__).resolve().parent / "runs" / "full-size.json"
 BOXES = 20  # an image: with 100 denoising positives, 5 groups of 40 queries

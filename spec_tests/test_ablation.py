@@ -10,7 +10,7 @@ import torch
 from detr_reference import dino
 from detr_reference.ablation import ABLATION, AblationRow
 from detr_reference.dino_config import DINOConfig
-from detr_reference.losses import detection_losses, weighted_total
+from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers.deformable_models import SIZES, padded_images, targets
 from helpers.places import CHAPTERS
 

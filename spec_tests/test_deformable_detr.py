@@ -13,7 +13,7 @@ from torch import Tensor
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from detr_reference.deformable_detr import DeformableDETR, DeformableDETRConfig, build
-from detr_reference.losses import detection_losses, weighted_total
+from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_deformable_detr
 
 PLAIN: dict[str, Any] = {}

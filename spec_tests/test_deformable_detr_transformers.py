@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detr_reference.checkpoints.tables.transformers_deformable_detr import renamed
 from detr_reference.deformable_detr import DeformableDETRConfig, build
-from detr_reference.losses import detection_losses, weighted_total
+from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
 from helpers.deformable_models import padded_images, perturbed, targets
 

@@ -17,7 +17,7 @@ from detr_reference.deformable_attention.module import MultiScaleDeformableAtten
 from detr_reference.denoising.contrastive_denoising import contrastive_denoising
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
-from detr_reference.losses import detection_losses, weighted_total
+from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_dino
 from helpers.oracles import straight_dino
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.batch_targets import BatchTargets
 from detr_reference.dab_detr import DABDETR, DABDETRConfig
 from detr_reference.dn_detr import DNDETR, DNDETRConfig, build
+from detr_reference.losses.batch_targets import BatchTargets
 from helpers.detector_cases import TINY, padded_images, scrambled
 
 CONFIG = DNDETRConfig(**TINY, denoising_groups=2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detr_reference.detr import DETRConfig
 from detr_reference.dino_config import DINOConfig
-from detr_reference.losses import detection_losses
+from detr_reference.losses.detection_losses import detection_losses
 from detr_reference.training.learning.models import MODELS, Trainable
 from detr_reference.training.learning.objective import detections, loss_of
 from helpers.training_cases import SMALL, small_batch, small_model

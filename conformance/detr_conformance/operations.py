@@ -273,7 +273,7 @@ OPERATIONS: dict[str, Operation] = {
         block=False,  # random
     ),
     "generalized_box_iou": _function(
-        "detr_reference.boxes:generalized_box_iou",
+        "detr_reference.losses.boxes:generalized_box_iou",
         "14-overlap-and-focal-loss.md",
         "boxes1",
         "boxes2",
@@ -281,7 +281,7 @@ OPERATIONS: dict[str, Operation] = {
         exempt=TOGETHER,
     ),
     "sigmoid_focal_loss": _function(
-        "detr_reference.focal_loss:sigmoid_focal_loss",
+        "detr_reference.losses.focal_loss:sigmoid_focal_loss",
         "14-overlap-and-focal-loss.md",
         "logits",
         "targets",
@@ -291,7 +291,7 @@ OPERATIONS: dict[str, Operation] = {
         exempt=TOGETHER,
     ),
     "hungarian_matching": _function(
-        "detr_reference.matching:hungarian_matching",
+        "detr_reference.losses.matching:hungarian_matching",
         "15-matching-and-losses.md",
         "pred_logits",
         "pred_boxes",
@@ -300,7 +300,7 @@ OPERATIONS: dict[str, Operation] = {
         block=False,  # it returns indices alone
     ),
     "detection_losses": _function(
-        "detr_reference.losses:detection_losses",
+        "detr_reference.losses.detection_losses:detection_losses",
         "15-matching-and-losses.md",
         "pred_logits",
         "pred_boxes",

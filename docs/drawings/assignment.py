@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from detr_reference.boxes import box_cxcywh_to_xyxy
-from detr_reference.matching import focal_class_cost, giou_cost, hungarian_matching, l1_cost
+from detr_reference.losses.boxes import box_cxcywh_to_xyxy
+from detr_reference.losses.matching import focal_class_cost, giou_cost, hungarian_matching, l1_cost
 from drawings.style import ACCENT, BLUE, GREY, INK, centred, image_frame
 
 BOXES = torch.tensor([[0.28, 0.42, 0.22, 0.36], [0.50, 0.47, 0.20, 0.34], [0.80, 0.66, 0.24, 0.36]])

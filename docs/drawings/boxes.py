@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from detr_reference.boxes import box_cxcywh_to_xyxy, box_iou, generalized_box_iou
 from detr_reference.denoising.contrastive_denoising import contrastive_denoising, noised_boxes
+from detr_reference.losses.boxes import box_cxcywh_to_xyxy, box_iou, generalized_box_iou
 from detr_reference.queries.two_stage_proposals import encoder_proposals
 from drawings.style import ACCENT, BLUE, COOL, CREAM, FAINT, INK, PADDING, WARM, centred, cornered, image_frame
 

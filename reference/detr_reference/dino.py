@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_reference.batch_targets import BatchTargets, targets_if_given
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.denoising.contrastive_denoising import contrastive_denoising, denoising_groups
@@ -30,6 +29,7 @@ from detr_reference.features.channel_mapper import ChannelMapper
 from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.features.image_tokens import check_images
 from detr_reference.features.resnet import ResNet
+from detr_reference.losses.batch_targets import BatchTargets, targets_if_given
 from detr_reference.queries.dino_decoder import DINODecoder
 from detr_reference.queries.mixed_query_selection import initial_queries
 from detr_reference.queries.query_selection import select_queries

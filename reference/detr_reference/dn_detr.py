@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_reference.batch_targets import BatchTargets, targets_if_given
 from detr_reference.dab_detr import DABDETR, DABDETRConfig
 from detr_reference.denoising.dn_denoising import dn_denoising, with_indicator
 from detr_reference.every_block.config_checks import check_probabilities, check_sizes
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.backbone import Backbone
+from detr_reference.losses.batch_targets import BatchTargets, targets_if_given
 
 
 @dataclass(frozen=True)

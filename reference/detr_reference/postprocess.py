@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detr_reference.boxes import box_cxcywh_to_xyxy
+from detr_reference.losses.boxes import box_cxcywh_to_xyxy
 
 SCORES = ("sigmoid", "softmax")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from detr_reference.batch_targets import batch_targets
-from detr_reference.boxes import box_cxcywh_to_xyxy
 from detr_reference.data.augmentation import Augmentation
 from detr_reference.data.batches import collate
 from detr_reference.data.coco import CocoDetection, checked
 from detr_reference.data.loading import EvaluationImages, TrainingImages
+from detr_reference.losses.batch_targets import batch_targets
+from detr_reference.losses.boxes import box_cxcywh_to_xyxy
 
 SMALL = Augmentation(scales=(96, 128), max_size=214, crop_scales=(100, 120), crop_range=(64, 100), evaluation_scale=96)
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
-from detr_reference.boxes import box_cxcywh_to_xyxy
 from detr_reference.denoising.contrastive_denoising import (
     LOGIT_EPS,
     contrastive_denoising,
@@ -21,6 +20,7 @@ from detr_reference.denoising.contrastive_denoising import (
     noised_labels,
 )
 from detr_reference.denoising.denoising_mask import denoising_attention_mask
+from detr_reference.losses.boxes import box_cxcywh_to_xyxy
 from detr_reference.queries.box_refinement import inverse_sigmoid
 from helpers.places import CHAPTERS
 

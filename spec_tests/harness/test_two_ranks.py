@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detr_conformance.harness.mismatch import Mismatch, SuiteError
 from detr_conformance.harness.two_ranks import beside_other, collectives_of_other
-from detr_reference.loss_normaliser import mean_boxes
+from detr_reference.losses.loss_normaliser import mean_boxes
 
 
 def total(number: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from detr_reference.batch_targets import BatchTargets
 from detr_reference.data.batches import Batch
+from detr_reference.losses.batch_targets import BatchTargets
 from detr_reference.training.learning.models import make_model
 from detr_reference.training.recipes.recipe import Recipe
 

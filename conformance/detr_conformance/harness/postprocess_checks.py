@@ -9,9 +9,9 @@ from detr_conformance.harness.block import agrees, outputs
 from detr_conformance.harness.block_case import call_with, inputs_of, reference_callable, settings_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.overlap_checks import accurate
 from detr_conformance.harness.subject import Subject
-from detr_reference.boxes import box_cxcywh_to_xyxy
+from detr_conformance.topics.losses.checks.overlap import accurate
+from detr_reference.losses.boxes import box_cxcywh_to_xyxy
 
 
 def detections_agree(subject: Subject, case: Case, precise: bool = False) -> None:

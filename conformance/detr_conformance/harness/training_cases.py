@@ -17,9 +17,9 @@ from detr_conformance.harness.block_case import config_of
 from detr_conformance.harness.case import PARAMETER, Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.model_cases import DEFORMABLE, TINY, model_parameters, padded_images
-from detr_reference.batch_targets import BatchTargets
-from detr_reference.criterion import Criterion
-from detr_reference.losses import DINO_WEIGHTS
+from detr_reference.losses.batch_targets import BatchTargets
+from detr_reference.losses.criterion import Criterion
+from detr_reference.losses.detection_losses import DINO_WEIGHTS
 
 STEPS = 10
 SIZE = (64, 96)  # what all images are padded to; stride 8 is the finest map, stride 32 DETR's only one

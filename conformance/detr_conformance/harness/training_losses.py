@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.training_cases import OBJECTIVES, Batch
-from detr_reference.criterion import Criterion
 from detr_reference.denoising.denoising_pairs import denoising_pairs
-from detr_reference.loss_normaliser import mean_boxes
+from detr_reference.losses.criterion import Criterion
+from detr_reference.losses.loss_normaliser import mean_boxes
 
 Pairs = dict[str, dict[str, Tensor]]  # of each set of predictions that is matched, by the suffix of its losses
 

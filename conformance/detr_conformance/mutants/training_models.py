@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.mutants.models import DeformableInSteps, DETRInSteps, DINOLoaded
-from detr_reference.batch_targets import BatchTargets
 from detr_reference.features.feature_levels import FeatureLevels
+from detr_reference.losses.batch_targets import BatchTargets
 
 DETR_OP = "detr"
 DEFORMABLE = "deformable_detr"

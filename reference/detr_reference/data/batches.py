@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from detr_reference.batch_targets import BatchTargets
-from detr_reference.boxes import box_xyxy_to_cxcywh
 from detr_reference.data.sample import Sample
+from detr_reference.losses.batch_targets import BatchTargets
+from detr_reference.losses.boxes import box_xyxy_to_cxcywh
 
 
 class Batch(NamedTuple):

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from detr_reference.batch_targets import BatchTargets, batch_targets
-from detr_reference.boxes import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
 from detr_reference.denoising.denoising_mask import denoising_attention_mask
+from detr_reference.losses.batch_targets import BatchTargets, batch_targets
+from detr_reference.losses.boxes import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
 from detr_reference.queries.box_refinement import inverse_sigmoid
 
 LOGIT_EPS = 1e-3

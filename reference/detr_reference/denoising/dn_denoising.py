@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from detr_reference.batch_targets import batch_targets
 from detr_reference.denoising.contrastive_denoising import LOGIT_EPS, noised_labels, padded
 from detr_reference.denoising.denoising_mask import denoising_attention_mask
+from detr_reference.losses.batch_targets import batch_targets
 from detr_reference.queries.box_refinement import inverse_sigmoid
 
 

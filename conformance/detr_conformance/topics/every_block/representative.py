@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.focal_cases import representative_sigmoid_focal_loss
-from detr_conformance.harness.loss_cases import representative_detection_losses
-from detr_conformance.harness.matching_cases import representative_hungarian_matching
 from detr_conformance.harness.model_cases import (
     representative_deformable_detr,
     representative_detr,
     representative_dino,
 )
-from detr_conformance.harness.overlap_cases import representative_generalized_box_iou
 from detr_conformance.harness.postprocess_cases import representative_postprocess
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.attention.cases.multihead_attention import representative_multihead_attention
@@ -24,6 +20,10 @@ from detr_conformance.topics.attention.cases.self_attention import (
 from detr_conformance.topics.deformable_attention.cases.module import representative_ms_deform_attn_module
 from detr_conformance.topics.denoising.cases import representative_contrastive_denoising
 from detr_conformance.topics.feed_forward.cases import representative_feed_forward, representative_mlp
+from detr_conformance.topics.losses.cases.focal_loss import representative_sigmoid_focal_loss
+from detr_conformance.topics.losses.cases.losses import representative_detection_losses
+from detr_conformance.topics.losses.cases.matching import representative_hungarian_matching
+from detr_conformance.topics.losses.cases.overlap import representative_generalized_box_iou
 from detr_conformance.topics.positions.cases import (
     representative_box_position_embedding,
     representative_learned_position_embedding,

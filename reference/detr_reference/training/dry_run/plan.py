@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from detr_reference.batch_targets import BatchTargets
 from detr_reference.data.batches import Batch
+from detr_reference.losses.batch_targets import BatchTargets
 from detr_reference.training.distributed import Processes
 from detr_reference.training.dry_run.machine import Machine, assumed_machine
 from detr_reference.training.dry_run.step_cost import SIZES, Cost, Trace, cost_of_pixels, traced

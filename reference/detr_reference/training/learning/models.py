@@ -20,7 +20,7 @@ from detr_reference.detr import DETR, DETRConfig
 from detr_reference.dino import DINO
 from detr_reference.dino_config import DINOConfig
 from detr_reference.dn_detr import DNDETR, DNDETRConfig
-from detr_reference.losses import DINO_WEIGHTS
+from detr_reference.losses.detection_losses import DINO_WEIGHTS
 from detr_reference.training.recipes.fields import hint, read_fields
 
 
