@@ -26,9 +26,9 @@ from rich.table import Table
 from run_environment import environment
 from torch import Tensor, nn
 
-from detr_reference import deformable_detr, dino
-from detr_reference.deformable_detr import DeformableDETRConfig
-from detr_reference.dino_config import DINOConfig
+from detr_reference.detectors import deformable_detr, dino
+from detr_reference.detectors.config import DINOConfig
+from detr_reference.detectors.deformable_detr import DeformableDETRConfig
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 
 RESULT = Path(__file__).resolve().parent / "runs" / "full-size.json"

@@ -18,9 +18,9 @@ from detr_bench.workloads import Images, Tokens, Workload
 from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MSDeformAttnConfig
-from detr_reference.deformable_detr import DeformableDETRConfig
-from detr_reference.detr import DECODER_ORDER, ENCODER_ORDER, DETRConfig
-from detr_reference.dino_config import DINOConfig
+from detr_reference.detectors.config import DINOConfig
+from detr_reference.detectors.deformable_detr import DeformableDETRConfig
+from detr_reference.detectors.detr import DECODER_ORDER, ENCODER_ORDER, DETRConfig
 from detr_reference.queries.dino_decoder import DINODecoderConfig
 from detr_reference.queries.reference_points import reference_points_of_cells
 from detr_reference.transformer.deformable_layer import DeformableLayerConfig

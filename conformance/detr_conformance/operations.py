@@ -326,7 +326,7 @@ OPERATIONS: dict[str, Operation] = {
         exempt=TOGETHER + NOT_TORCH,
     ),
     "postprocess": _function(
-        "detr_reference.postprocess:postprocess",
+        "detr_reference.detectors.postprocess:postprocess",
         "16-post-processing.md",
         "pred_logits",
         "pred_boxes",
@@ -335,8 +335,8 @@ OPERATIONS: dict[str, Operation] = {
         constants=("pred_logits", "pred_boxes"),  # nobody trains through it
     ),
     "detr": _module(
-        "detr_reference.detr:build",
-        "detr_reference.detr:DETRConfig",
+        "detr_reference.detectors.detr:build",
+        "detr_reference.detectors.detr:DETRConfig",
         "17-detr.md",
         "images",
         "mask",
@@ -344,8 +344,8 @@ OPERATIONS: dict[str, Operation] = {
         dtypes=FULL_PRECISION,
     ),
     "deformable_detr": _module(
-        "detr_reference.deformable_detr:build",
-        "detr_reference.deformable_detr:DeformableDETRConfig",
+        "detr_reference.detectors.deformable_detr:build",
+        "detr_reference.detectors.deformable_detr:DeformableDETRConfig",
         "18-deformable-detr.md",
         "images",
         "mask",
@@ -354,8 +354,8 @@ OPERATIONS: dict[str, Operation] = {
         dtypes=FULL_PRECISION,
     ),
     "dino": _module(
-        "detr_reference.dino:build",
-        "detr_reference.dino:DINOConfig",
+        "detr_reference.detectors.dino:build",
+        "detr_reference.detectors.dino:DINOConfig",
         "19-dino.md",
         "images",
         "mask",

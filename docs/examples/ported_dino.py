@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from detr_conformance import Target
 from detr_conformance.stages import STAGES
-from detr_reference.dino import build
-from detr_reference.dino_config import DINOConfig
+from detr_reference.detectors.config import DINOConfig
+from detr_reference.detectors.dino import build
 
 
 def ported_dino(config: DINOConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:

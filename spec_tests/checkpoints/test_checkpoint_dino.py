@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference import dino
 from detr_reference.checkpoints import CheckpointError, converted, detect_format
 from detr_reference.checkpoints.classes import COCO_IDS
 from detr_reference.checkpoints.formats import FORMATS
-from detr_reference.dino import DINO, DINOConfig, build
+from detr_reference.detectors import dino
+from detr_reference.detectors.dino import DINO, DINOConfig, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers import published_models as published
 from helpers.checkpoint_cases import (

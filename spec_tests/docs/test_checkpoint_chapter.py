@@ -8,9 +8,9 @@ import pytest
 
 from detr_conformance.evidence.clauses import parse_chapter
 from detr_reference.checkpoints import FORMATS
-from detr_reference.deformable_detr import DeformableDETRConfig
-from detr_reference.detr import DETRConfig
-from detr_reference.dino_config import DINOConfig
+from detr_reference.detectors.config import DINOConfig
+from detr_reference.detectors.deformable_detr import DeformableDETRConfig
+from detr_reference.detectors.detr import DETRConfig
 from detr_reference.features.resnet import ResNetConfig
 from helpers.places import CHAPTERS
 

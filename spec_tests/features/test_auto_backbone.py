@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from detr_reference.detr import DETR, DETRConfig
+from detr_reference.detectors.detr import DETR, DETRConfig
 from detr_reference.features.auto_backbone import AutoBackbone
 from helpers.detector_cases import TINY, padded_images, scrambled
 

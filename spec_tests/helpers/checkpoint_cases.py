@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from detr_reference.checkpoints.names import NameTable
 from detr_reference.checkpoints.renaming import original_names
-from detr_reference.postprocess import postprocess
+from detr_reference.detectors.postprocess import postprocess
 from helpers import published_models as published
 
 CLOSE = 1e-11  # relative; both sides are float64, and differ in the order of sums alone

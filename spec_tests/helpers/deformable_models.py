@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from detr_reference import deformable_detr, dino
-from detr_reference.deformable_detr import DeformableDETR, DeformableDETRConfig
-from detr_reference.dino import DINO
-from detr_reference.dino_config import DINOConfig
+from detr_reference.detectors import deformable_detr, dino
+from detr_reference.detectors.config import DINOConfig
+from detr_reference.detectors.deformable_detr import DeformableDETR, DeformableDETRConfig
+from detr_reference.detectors.dino import DINO
 from detr_reference.features.backbone import Backbone
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference import dino
-from detr_reference.dino import DINO
+from detr_reference.detectors import dino
+from detr_reference.detectors.dino import DINO
 from helpers import published_models as published
 
 

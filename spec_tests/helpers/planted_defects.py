@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.divergence import Stage, stage_expectations
-from detr_conformance.harness.model_cases import forms, model_case
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.stages import STAGES
-from detr_reference import dino
-from detr_reference.dino_config import DINOConfig
+from detr_conformance.topics.detectors.cases.models import forms, model_case
+from detr_reference.detectors import dino
+from detr_reference.detectors.config import DINOConfig
 
 NUMBERS = {"encoder": 2, "class_head": 4, "box_head": 4}  # the fourth heads are the first stage's, of others 3
 FORMS = ("separate heads", "shared heads")

@@ -7,9 +7,9 @@ import torch
 
 from detr_conformance.running.trial import rejection
 from detr_conformance.target import Target
+from detr_reference.detectors.postprocess import postprocess
 from detr_reference.losses.boxes import box_cxcywh_to_xyxy, generalized_box_iou
 from detr_reference.losses.focal_loss import sigmoid_focal_loss
-from detr_reference.postprocess import postprocess
 
 pytest.importorskip("transformers")
 overlap = pytest.importorskip("detr_conformance.targets.transformers.overlap")

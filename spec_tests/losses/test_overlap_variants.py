@@ -12,8 +12,8 @@ from torch import Tensor
 
 from detr_conformance.running.trial import rejection, trials
 from detr_conformance.target import Target
+from detr_reference.detectors.postprocess import postprocess
 from detr_reference.losses.boxes import generalized_box_iou
-from detr_reference.postprocess import postprocess
 
 
 def always_epsilon(boxes1: Tensor, boxes2: Tensor, *, eps: float = 1e-6) -> Tensor:

@@ -11,10 +11,10 @@ import pytest
 
 from detr_conformance.harness.divergence import compared_stages, first_divergence
 from detr_conformance.harness.mismatch import Mismatch
-from detr_conformance.harness.model_cases import model_case
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.stages import STAGES
-from detr_reference import dino
+from detr_conformance.topics.detectors.cases.models import model_case
+from detr_reference.detectors import dino
 from helpers.planted_defects import (
     assert_found,
     case_of,
@@ -31,7 +31,7 @@ from detr_conformance.stages import STAGES
 
 
 def build(config, state_dict=None):
-    from detr_reference.dino import build
+    from detr_reference.detectors.dino import build
 
     model = build(config, state_dict)
     model.transformer.decoder.layers[1].register_forward_hook(lambda module, inputs, output: output * 1.01)

@@ -16,7 +16,7 @@ from torch import Tensor
 from detr_conformance.harness.block_case import config_of
 from detr_conformance.harness.case import PARAMETER, Case
 from detr_conformance.harness.fill import Filler
-from detr_conformance.harness.model_cases import DEFORMABLE, TINY, model_parameters, padded_images
+from detr_conformance.topics.detectors.cases.models import DEFORMABLE, TINY, model_parameters, padded_images
 from detr_reference.losses.batch_targets import BatchTargets
 from detr_reference.losses.criterion import Criterion
 from detr_reference.losses.detection_losses import DINO_WEIGHTS

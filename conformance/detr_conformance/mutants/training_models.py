@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.mutants.models import DeformableInSteps, DETRInSteps, DINOLoaded
+from detr_conformance.topics.detectors.mutants.models import DeformableInSteps, DETRInSteps, DINOLoaded
 from detr_reference.features.feature_levels import FeatureLevels
 from detr_reference.losses.batch_targets import BatchTargets
 

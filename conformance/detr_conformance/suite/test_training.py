@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.model_cases import forms
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.harness.training_checks import (
@@ -17,6 +16,7 @@ from detr_conformance.harness.training_checks import (
     visited,
 )
 from detr_conformance.harness.training_reference import case_with_margins
+from detr_conformance.topics.detectors.cases.models import forms
 
 OPERATIONS = ("ms_deform_attn", "detr", "deformable_detr", "dino")
 PRECISE = ("float32", "float64")  # nobody trains his parameters in half precision

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
-from detr_reference.detection_heads import box_head, class_head
+from detr_reference.detectors.detection_heads import box_head, class_head
 from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.feed_forward.mlp import MLP, MLPConfig

@@ -26,7 +26,7 @@ What the adapters add, so that no verdict is about it:
 - the gradients of stages 2 to 4. transformers freezes the *whole* of its own ResNet, for want of an "s": it looks for
   "stage.1" in names that have "stages.1" (modeling_detr.py:277). Of timm's it trains what it should;
 - the predictions of earlier layers. DETR's come from hooks, since its option for them, `auxiliary_loss`, feeds the
-  normed output of a layer to the next one (modeling_detr.py:1096, `spec_tests/test_first_divergence.py`); Deformable
+  normed output of a layer to the next one (modeling_detr.py:1096, `spec_tests/detectors/test_first_divergence.py`); Deformable
   DETR's are given to its loss function, in place of which the adapter has one that keeps them;
 - `dropout` as the rate of attention weights and hidden channels, which have rates of their own;
 - group norms of `neck_groups` groups, where the number 32 stands in the code (modeling_deformable_detr.py:1169);
@@ -44,8 +44,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.deformable_detr import DeformableDETRConfig
-    from detr_reference.detr import DETRConfig
+    from detr_reference.detectors.deformable_detr import DeformableDETRConfig
+    from detr_reference.detectors.detr import DETRConfig
 
 FAMILIES = ("detr", "deformable_detr")
 

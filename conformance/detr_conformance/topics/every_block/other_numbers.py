@@ -9,7 +9,7 @@ from torch import Tensor
 from detr_conformance.harness.block import differentiable
 from detr_conformance.harness.block_case import PARAMETER, inputs_of, trained
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.postprocess_cases import other_numbers as other_detections
+from detr_conformance.topics.detectors.cases.postprocess import other_numbers as other_detections
 from detr_conformance.topics.losses.cases.losses import other_numbers as other_losses
 
 # Where halves of the first numbers will not do: inputs -> those that change.

@@ -5,12 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.model_cases import (
-    representative_deformable_detr,
-    representative_detr,
-    representative_dino,
-)
-from detr_conformance.harness.postprocess_cases import representative_postprocess
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.attention.cases.multihead_attention import representative_multihead_attention
 from detr_conformance.topics.attention.cases.self_attention import (
@@ -19,6 +13,12 @@ from detr_conformance.topics.attention.cases.self_attention import (
 )
 from detr_conformance.topics.deformable_attention.cases.module import representative_ms_deform_attn_module
 from detr_conformance.topics.denoising.cases import representative_contrastive_denoising
+from detr_conformance.topics.detectors.cases.models import (
+    representative_deformable_detr,
+    representative_detr,
+    representative_dino,
+)
+from detr_conformance.topics.detectors.cases.postprocess import representative_postprocess
 from detr_conformance.topics.feed_forward.cases import representative_feed_forward, representative_mlp
 from detr_conformance.topics.losses.cases.focal_loss import representative_sigmoid_focal_loss
 from detr_conformance.topics.losses.cases.losses import representative_detection_losses

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detr_reference.data.batches import Batch
+from detr_reference.detectors.postprocess import postprocess
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
-from detr_reference.postprocess import postprocess
 from detr_reference.training.learning.models import Trainable
 
 
