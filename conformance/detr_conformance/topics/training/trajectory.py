@@ -20,7 +20,7 @@ from detr_conformance.harness.block_case import reference_callable, trained
 from detr_conformance.harness.case import Case, digest_of, mixed_seed
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.random_rounding import RandomRounding
-from detr_conformance.harness.training_cases import (
+from detr_conformance.topics.training.cases import (
     Batch,
     as_model_case,
     batch_of,
@@ -30,7 +30,7 @@ from detr_conformance.harness.training_cases import (
     steps_of,
     training_case,
 )
-from detr_conformance.harness.training_losses import Pairs, assignments, losses_of, total_of
+from detr_conformance.topics.training.losses import Pairs, assignments, losses_of, total_of
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 2e-3, 1e-4, 0.1
 # Roundings this much larger than float32's, so that a kink which a right implementation might cross is crossed here,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from test_parameter_counts import PUBLISHED as PARAMETERS
 from torch import nn
 
 from detr_reference.training.dry_run.plan import COCO_IMAGES
@@ -15,7 +16,6 @@ from detr_reference.training.learning.models import make_model
 from detr_reference.training.learning.parameter_groups import parameter_groups
 from detr_reference.training.learning.schedule import rate_factor
 from detr_reference.training.recipes.recipe import Recipe, names
-from test_parameter_counts import PUBLISHED as PARAMETERS
 
 R50_TRAINED = 23_232_512  # ResNet-50 without its classifier has 23,454,912 weights, of which 222,400 are frozen
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.training_cases import OBJECTIVES, Batch
+from detr_conformance.topics.training.cases import OBJECTIVES, Batch
 from detr_reference.denoising.denoising_pairs import denoising_pairs
 from detr_reference.losses.criterion import Criterion
 from detr_reference.losses.loss_normaliser import mean_boxes
