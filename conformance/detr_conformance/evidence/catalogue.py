@@ -81,11 +81,12 @@ def covering_tests(directory: Traversable | None = None) -> list[CoveringTest]:
     Raises:
         CatalogueError: a clause id is not a literal string, or a file does not parse.
     """
+    directory = directory or files("detr_conformance") / "topics"
     return [
         CoveringTest(
             clause, decorator.definition.name, decorator.file, decorator.definition.lineno, decorator.operations
         )
-        for decorator in _all(directory, prefix="test_")
+        for decorator in _decorators(directory, prefix="test_")
         if decorator.name == "covers"
         for clause in decorator.positional()
     ]
@@ -97,6 +98,7 @@ def mutants(directory: Traversable | None = None) -> list[Mutant]:
     Raises:
         CatalogueError: an argument is not a literal string, or a file does not parse.
     """
+    directory = directory or files("detr_conformance") / "topics"
     return [
         Mutant(
             kind=decorator.name,
@@ -107,15 +109,9 @@ def mutants(directory: Traversable | None = None) -> list[Mutant]:
             file=decorator.file,
             line=decorator.definition.lineno,
         )
-        for decorator in _all(directory)
+        for decorator in _decorators(directory)
         if decorator.name in ("mutant", "twin")
     ]
-
-
-def _all(directory: Traversable | None, prefix: str = "") -> Iterator[_Decorator]:
-    package = files("detr_conformance")
-    for folder in [directory] if directory else [package / "topics", package / "suite", package / "mutants"]:
-        yield from _decorators(folder, prefix)
 
 
 def _decorators(directory: Traversable, prefix: str = "", path: str = "") -> Iterator[_Decorator]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-import detr_conformance.mutants
 from detr_conformance import topics
 from detr_conformance.evidence.registry import MUTANTS, TWINS, Mutant, Twin, as_target
 
-for _package in (topics, detr_conformance.mutants):
-    for _found in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
-        if {"mutants", "twins"} & set(_found.name.split(".")):
-            importlib.import_module(_found.name)
+for _found in pkgutil.walk_packages(topics.__path__, f"{topics.__name__}."):
+    if {"mutants", "twins"} & set(_found.name.split(".")):
+        importlib.import_module(_found.name)
 
 __all__ = ["MUTANTS", "TWINS", "Mutant", "Twin", "as_target"]

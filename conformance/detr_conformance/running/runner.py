@@ -29,7 +29,7 @@ _DOTS = re.compile(r"[.sFE]+ *(\[ *\d+%\])?")
 def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
     """The command line of the suite's process."""
     package = Path(str(files("detr_conformance")))
-    command = [sys.executable, "-P", "-m", "pytest", str(package / "suite")]
+    command = [sys.executable, "-P", "-m", "pytest", str(package / "topics")]
     command += ["-c", str(package / "isolated.ini"), "--rootdir", str(package)]
     command += [
         "--noconftest",

@@ -7,7 +7,6 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import detr_conformance.suite
 from detr_conformance import topics
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
@@ -21,14 +20,13 @@ Judge = Callable[[Subject], None]
 def suite_tests() -> dict[str, list[Judge]]:
     """Every test of the suite, by operation."""
     found: dict[str, list[Judge]] = {}
-    for package in (topics, detr_conformance.suite):
-        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not info.name.rpartition(".")[2].startswith("test_"):
-                continue
-            module = importlib.import_module(info.name)
-            tests = [each for each in vars(module).values() if hasattr(each, "suite_test")]
-            for operation in operations_of(module):
-                found.setdefault(operation, []).extend(tests)
+    for info in pkgutil.walk_packages(topics.__path__, f"{topics.__name__}."):
+        if not info.name.rpartition(".")[2].startswith("test_"):
+            continue
+        module = importlib.import_module(info.name)
+        tests = [each for each in vars(module).values() if hasattr(each, "suite_test")]
+        for operation in operations_of(module):
+            found.setdefault(operation, []).extend(tests)
     return found
 
 

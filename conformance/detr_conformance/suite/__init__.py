@@ -1,1 +1,4 @@
-"""The tests of the clauses: `pytest --pyargs detr_conformance.suite --detr-target TARGET`."""
+"""The suite as pytest is asked for it: `pytest --pyargs detr_conformance.suite --detr-target TARGET`.
+
+Its tests lie in `detr_conformance.topics`, which the plugin hands over.
+"""

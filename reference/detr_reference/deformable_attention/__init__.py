@@ -1,0 +1,1 @@
+"""Multi-scale deformable attention, the core and the module around it."""

@@ -1,0 +1,1 @@
+"""Whole detectors and their post-processing."""

@@ -1,0 +1,1 @@
+"""Reference points, proposals, selection, refinement, and the decoder of DINO."""

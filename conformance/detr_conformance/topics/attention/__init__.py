@@ -1,0 +1,1 @@
+"""Multi-head, self- and cross-attention."""

@@ -1,0 +1,1 @@
+"""Backbones, necks, levels, masks and valid ratios."""

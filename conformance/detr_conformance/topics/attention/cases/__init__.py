@@ -1,0 +1,1 @@
+"""Cases: multi-head, self- and cross-attention."""

@@ -1,0 +1,1 @@
+"""Wrong implementations: multi-head, self- and cross-attention."""

@@ -1,0 +1,1 @@
+"""Right implementations, written differently: multi-head, self- and cross-attention."""

@@ -1,0 +1,1 @@
+"""Cases: multi-scale deformable attention, the core and the module around it."""

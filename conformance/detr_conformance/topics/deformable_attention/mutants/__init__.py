@@ -1,0 +1,1 @@
+"""Wrong implementations: multi-scale deformable attention, the core and the module around it."""

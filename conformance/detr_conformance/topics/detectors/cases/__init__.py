@@ -1,0 +1,1 @@
+"""Cases: whole detectors and their post-processing."""

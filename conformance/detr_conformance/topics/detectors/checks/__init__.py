@@ -1,0 +1,1 @@
+"""Checks: whole detectors and their post-processing."""

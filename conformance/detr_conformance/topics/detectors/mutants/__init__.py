@@ -1,0 +1,1 @@
+"""Wrong implementations: whole detectors and their post-processing."""

@@ -1,0 +1,1 @@
+"""Wrong implementations: backbones, necks, levels, masks and valid ratios."""

@@ -1,0 +1,1 @@
+"""Wrong implementations: the feed-forward network and the MLP."""

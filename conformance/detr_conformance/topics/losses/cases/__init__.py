@@ -1,0 +1,1 @@
+"""Cases: boxes, matching and losses."""

@@ -1,0 +1,1 @@
+"""Checks: boxes, matching and losses."""

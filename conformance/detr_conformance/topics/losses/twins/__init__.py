@@ -1,0 +1,1 @@
+"""Right implementations, written differently: boxes, matching and losses."""

@@ -1,0 +1,1 @@
+"""Cases: reference points, proposals, selection, refinement, and the decoder of DINO."""

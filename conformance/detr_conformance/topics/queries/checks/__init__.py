@@ -1,0 +1,1 @@
+"""Checks: reference points, proposals, selection, refinement, and the decoder of DINO."""

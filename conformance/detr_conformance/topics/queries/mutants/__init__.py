@@ -1,0 +1,1 @@
+"""Wrong implementations: reference points, proposals, selection, refinement, and the decoder of DINO."""

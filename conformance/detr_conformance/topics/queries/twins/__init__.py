@@ -1,0 +1,1 @@
+"""Right implementations, written differently: reference points, proposals, selection, refinement, and the decoder of DINO."""

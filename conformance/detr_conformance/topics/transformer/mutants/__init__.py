@@ -1,0 +1,1 @@
+"""Wrong implementations: transformer layers and their stacks."""
