@@ -6,7 +6,7 @@ import pytest
 
 from detr_conformance.running.trial import rejection
 from detr_conformance.target import Target
-from detr_conformance.targets.transformers.layers import PRE_NORM_TOO, provides_pre_norm, variants
+from detr_conformance.targets.transformers.transformer import PRE_NORM_TOO, provides_pre_norm, variants
 
 pytest.importorskip("transformers")
 

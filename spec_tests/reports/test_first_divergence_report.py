@@ -119,14 +119,12 @@ def test_the_report_names_the_stage(tmp_path: Path) -> None:
 def test_transformers_feeds_normed_outputs_with_auxiliary_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second layer is the first to be given what it should not be (chapter 17)."""
     pytest.importorskip("transformers")
-    from detr_conformance.targets.transformers import models as transformers_models
+    from detr_conformance.targets.transformers import detectors
 
-    sizes = transformers_models._sizes
+    sizes = detectors._sizes
     for auxiliary, found in ((False, None), (True, "decoder.1")):
-        monkeypatch.setattr(
-            transformers_models, "_sizes", lambda config, on=auxiliary: {**sizes(config), "auxiliary_loss": on}
-        )
-        stages = transformers_models.stages("detr")
-        subject = Subject("detr", transformers_models.detr, "float32", "cpu", stages=stages)
+        monkeypatch.setattr(detectors, "_sizes", lambda config, on=auxiliary: {**sizes(config), "auxiliary_loss": on})
+        stages = detectors.stages("detr")
+        subject = Subject("detr", detectors.detr, "float32", "cpu", stages=stages)
         last = compared_stages(subject, model_case(subject, "plain"))[-1]
         assert (last.name if last.ratio > 1 else None) == found

@@ -76,7 +76,9 @@ def _print_clause(console: Console, clause: Clause) -> None:
     console.print(Text.assemble((f"{clause.id} ({level})", "bold cyan"), "  ", (clause.title, "bold")))
     console.print(Text(f"{clause.chapter}:{clause.line}\n", style="dim"), soft_wrap=True)
     console.print(Markdown(_one_paragraph_a_note(clause)))
-    tests = [(test.test, f"topics/{test.file}:{test.line}", "") for test in covering_tests() if test.clause == clause.id]
+    tests = [
+        (test.test, f"topics/{test.file}:{test.line}", "") for test in covering_tests() if test.clause == clause.id
+    ]
     _print_places(console, "tests", tests)
     rejected = [
         (mutant.name, f"topics/{mutant.file}:{mutant.line}", mutant.origin)

@@ -31,8 +31,8 @@ def ms_deform_attn(
 ) -> Float[Tensor, "batch query head*channel"]:
     """out[b, q, m] = sum over l, p of attention_weights[b, q, m, l, p] * bilinear(value_l[b, m], location)
 
-    See `detr_reference.deformable_attention.core.ms_deform_attn`. The gradient of value is summed by atomic additions, whose
-    order differs from run to run, unless torch.use_deterministic_algorithms(True) holds when backward runs.
+    See `detr_reference.ms_deform_attn`. The gradient of value is summed by atomic additions, whose order differs from
+    run to run, unless torch.use_deterministic_algorithms(True) holds when backward runs.
 
     The contents of spatial_shapes and level_start_index are read for the check, which waits for the GPU; but not inside
     torch.compile, nor while a CUDA graph is captured. A level that does not lie within the cells then reads as empty.

@@ -1,7 +1,7 @@
 """The Vision Transformer: patches, a class token, learned positions, pre-norm blocks, a final norm.
 
 Source: ViT, arXiv:2010.11929, section 3.1; read with timm, models/vision_transformer.py, whose parameter names are
-kept. State dicts of others: `vision_transformer_names`. Clauses: spec chapter 09.
+kept. State dicts of others: `names`. Clauses: spec chapter 09.
 """
 
 from __future__ import annotations

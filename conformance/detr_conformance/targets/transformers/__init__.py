@@ -1,8 +1,9 @@
 """Hugging Face transformers: one target for each model family. Read in transformers 5.23.
 
 What a family provides, and what its adapters add, is said for each kind of block in a file of its own:
-`transformers_deformable`, `_attention`, `_layers`, `_positions`, `_overlap`, `_denoising`, `_losses`, `_selection`,
-`_vit` and `_models`. All known deviations stand in deviations/transformers.toml. Only the CPU is claimed.
+`deformable_attention_families`, `attention_families`, `transformer_families`, `positions`, `overlap`, `denoising`,
+`losses`, `queries`, `vision_transformer` and `detectors`. All known deviations stand in deviations/transformers.toml.
+Only the CPU is claimed.
 """
 
 from __future__ import annotations
@@ -15,31 +16,33 @@ from pathlib import Path
 from typing import Any
 
 from detr_conformance.target import DTYPES, Target, TargetError
-from detr_conformance.targets.transformers import attention as transformers_attention
-from detr_conformance.targets.transformers import deformable as transformers_deformable
-from detr_conformance.targets.transformers import denoising as transformers_denoising
-from detr_conformance.targets.transformers import layers as transformers_layers
-from detr_conformance.targets.transformers import losses as transformers_losses
-from detr_conformance.targets.transformers import models as transformers_models
-from detr_conformance.targets.transformers import overlap as transformers_overlap
-from detr_conformance.targets.transformers import positions as transformers_positions
-from detr_conformance.targets.transformers import selection as transformers_selection
-from detr_conformance.targets.transformers import vit as transformers_vit
+from detr_conformance.targets.transformers import (
+    attention,
+    deformable_attention,
+    denoising,
+    detectors,
+    losses,
+    overlap,
+    positions,
+    queries,
+    transformer,
+    vision_transformer,
+)
 
 if importlib.util.find_spec("transformers") is None:
     raise TargetError('transformers is not installed; pip install "detr-spec[transformers]"')
 
 KINDS = (
-    transformers_deformable,
-    transformers_attention,
-    transformers_layers,
-    transformers_losses,
-    transformers_overlap,
-    transformers_positions,
-    transformers_denoising,
-    transformers_selection,
-    transformers_vit,
-    transformers_models,
+    deformable_attention,
+    attention,
+    transformer,
+    losses,
+    overlap,
+    positions,
+    denoising,
+    queries,
+    vision_transformer,
+    detectors,
 )
 
 
@@ -57,7 +60,7 @@ def _target(family: str) -> Target:
         dtypes=DTYPES,
         features=("backward", "deterministic", "autocast"),
         variants=variants,
-        stages=transformers_models.stages(family) if family in transformers_models.FAMILIES else None,
+        stages=detectors.stages(family) if family in detectors.FAMILIES else None,
         deviations=Path(str(files("detr_conformance") / "deviations" / "transformers.toml")),
         version=importlib.metadata.version("transformers"),
     )

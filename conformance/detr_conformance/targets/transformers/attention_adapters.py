@@ -1,4 +1,4 @@
-"""The attention of transformers' families in the frame of chapter 4; see `transformers_attention`."""
+"""The attention of transformers' families in the frame of chapter 4; see `attention_families`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.targets.attention_frame import Padding, Projected, Tokens
-from detr_conformance.targets.transformers.attention import FAMILIES, source
+from detr_conformance.targets.transformers.attention_families import FAMILIES, source
 from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
 
 

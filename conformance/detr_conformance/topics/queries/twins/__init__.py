@@ -1,1 +1,1 @@
-"""Right implementations, written differently: reference points, proposals, selection, refinement, and the decoder of DINO."""
+"""Right implementations, written differently: from memory to queries, and the decoder of DINO."""

@@ -50,7 +50,7 @@ def self_attention(family: str) -> Callable[..., nn.Module]:
     """Its attention as a factory `(config, state_dict) -> module`."""
 
     def factory(config: SelfAttentionConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers.vit_adapters import AdaptedAttention, loaded
+        from detr_conformance.targets.transformers.vision_transformer_adapters import AdaptedAttention, loaded
 
         theirs = configuration(
             family,
@@ -69,7 +69,7 @@ def vit(family: str) -> Callable[..., nn.Module]:
     """Its model as a factory `(config, state_dict) -> module`."""
 
     def factory(config: VisionTransformerConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers.vit_adapters import AdaptedVit, loaded
+        from detr_conformance.targets.transformers.vision_transformer_adapters import AdaptedVit, loaded
 
         theirs = configuration(
             family,

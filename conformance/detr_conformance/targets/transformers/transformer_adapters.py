@@ -1,4 +1,4 @@
-"""transformers' layers, networks and heads behind the spec's signatures; `transformers_layers` says what is added."""
+"""transformers' layers, networks and heads behind the spec's signatures; `transformer_families` says what is added."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detr_conformance.target import TargetError
-from detr_conformance.targets.transformers.layers import FAMILIES
+from detr_conformance.targets.transformers.transformer_families import FAMILIES
 from detr_reference.feed_forward.feed_forward import FeedForwardConfig
 from detr_reference.feed_forward.mlp import MLPConfig
 from detr_reference.transformer.layer import TransformerLayerConfig

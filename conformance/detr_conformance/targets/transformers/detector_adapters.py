@@ -1,4 +1,4 @@
-"""transformers' detectors behind the spec's signatures; what is added is said in `transformers_models`."""
+"""transformers' detectors behind the spec's signatures; what is added is said in `detectors`."""
 
 from __future__ import annotations
 

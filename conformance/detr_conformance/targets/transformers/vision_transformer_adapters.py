@@ -1,4 +1,4 @@
-"""transformers' attention and ViT behind the spec's signatures; what is added is said in `transformers_vit`."""
+"""transformers' attention and ViT behind the spec's signatures; what is added is said in `vision_transformer`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
 | deformable_detr | deformable_detr | DeformableDetrForObjectDetection: plain, with_box_refine, two_stage |
 
 No family is `dino`, and no other one is either of these. What else they are, and which parts of them are operations of
-chapters 11 to 16 all the same, by `transformers_selection`, `_denoising` and `_overlap`:
+chapters 11 to 16 all the same, by `queries`, `denoising` and `overlap`:
 
 | families | as models | parts |
 |---|---|---|
@@ -26,8 +26,8 @@ What the adapters add, so that no verdict is about it:
 - the gradients of stages 2 to 4. transformers freezes the *whole* of its own ResNet, for want of an "s": it looks for
   "stage.1" in names that have "stages.1" (modeling_detr.py:277). Of timm's it trains what it should;
 - the predictions of earlier layers. DETR's come from hooks, since its option for them, `auxiliary_loss`, feeds the
-  normed output of a layer to the next one (modeling_detr.py:1096, `spec_tests/detectors/test_first_divergence.py`); Deformable
-  DETR's are given to its loss function, in place of which the adapter has one that keeps them;
+  normed output of a layer to the next one (modeling_detr.py:1096, `test_first_divergence.py`); Deformable DETR's are
+  given to its loss function, in place of which the adapter has one that keeps them;
 - `dropout` as the rate of attention weights and hidden channels, which have rates of their own;
 - group norms of `neck_groups` groups, where the number 32 stands in the code (modeling_deformable_detr.py:1169);
 - heads of one Deformable DETR as one module where its own are tied, and class heads that are not tied where there is
@@ -101,7 +101,7 @@ def detr(config: DETRConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Modu
     Raises:
         NotImplementedError: transformers has no dilated ResNet.
     """
-    from detr_conformance.targets.transformers.model_adapters import AdaptedDetr, loaded
+    from detr_conformance.targets.transformers.detector_adapters import AdaptedDetr, loaded
 
     if config.backbone_dilation:
         raise NotImplementedError("the ResNet of transformers has no dilation")
@@ -111,7 +111,7 @@ def detr(config: DETRConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Modu
 
 def deformable_detr(config: DeformableDETRConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
     """DeformableDetrForObjectDetection, likewise."""
-    from detr_conformance.targets.transformers.model_adapters import AdaptedDeformableDetr, loaded
+    from detr_conformance.targets.transformers.detector_adapters import AdaptedDeformableDetr, loaded
 
     sizes = _sizes(config) | {
         "backbone_config": _resnet(config, config.backbone_stages),

@@ -35,16 +35,7 @@ The attention runs as in their models, by scaled_dot_product_attention where the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from detr_reference.feed_forward.feed_forward import FeedForwardConfig
-    from detr_reference.feed_forward.mlp import MLPConfig
-    from detr_reference.transformer.layer import TransformerLayerConfig
 
 
 @dataclass(frozen=True)
@@ -90,63 +81,3 @@ FAMILIES: dict[str, Family] = {
 }
 # Families whose encoder layer is pre-norm on request. No targets: TL-3 refuses all four, and with it nearly everything.
 PRE_NORM_TOO = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")
-
-
-def provides(name: str) -> dict[str, Callable[..., nn.Module]]:
-    """The operations of a family: factories by operation id."""
-    family = FAMILIES[name]
-    offered = {
-        "encoder_layer": _encoder_layer(name, family.pre_norm) if family.encoder else None,
-        "decoder_layer": _decoder_layer(name) if family.decoder else None,
-        "feed_forward": _feed_forward(name) if family.network else None,
-        "mlp": _mlp(name) if family.head else None,
-    }
-    return {operation: factory for operation, factory in offered.items() if factory is not None}
-
-
-def provides_pre_norm(name: str) -> dict[str, Callable[..., nn.Module]]:
-    """The pre-norm encoder layer of a family of PRE_NORM_TOO."""
-    return {"encoder_layer": _encoder_layer(name, pre_norm=True)}
-
-
-def variants(name: str, pre_norm: bool = False) -> dict[str, str]:
-    """The variants that a target of the family declares."""
-    family = FAMILIES[name]
-    order = {"operation_order": "pre-norm" if pre_norm or family.pre_norm else "post-norm"}
-    return (order if family.encoder or family.decoder else {}) | ({"num_fcs": "2"} if family.network else {})
-
-
-def _encoder_layer(name: str, pre_norm: bool) -> Callable[..., nn.Module]:
-    def encoder_layer(config: TransformerLayerConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers.layer_adapters import encoder_layer
-
-        return encoder_layer(name, config, state_dict, pre_norm)
-
-    return encoder_layer
-
-
-def _decoder_layer(name: str) -> Callable[..., nn.Module]:
-    def decoder_layer(config: TransformerLayerConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers.layer_adapters import decoder_layer
-
-        return decoder_layer(name, config, state_dict)
-
-    return decoder_layer
-
-
-def _feed_forward(name: str) -> Callable[..., nn.Module]:
-    def feed_forward(config: FeedForwardConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers.layer_adapters import feed_forward
-
-        return feed_forward(name, config, state_dict)
-
-    return feed_forward
-
-
-def _mlp(name: str) -> Callable[..., nn.Module]:
-    def mlp(config: MLPConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers.layer_adapters import mlp
-
-        return mlp(name, config, state_dict)
-
-    return mlp

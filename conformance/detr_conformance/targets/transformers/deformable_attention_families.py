@@ -22,22 +22,14 @@ reference points they always raise: the references have an axis of levels, the o
 d_fine line 290, which also takes S for Q). Their own decoders only ever pass boxes. With a mask d_fine and deimv2 raise
 as well: it is applied after the heads are split, where it lacks an axis (d_fine line 275).
 
-What the adapters add is said in `transformers_deformable_adapters`. Only the CPU is claimed: on a GPU the same code
+What the adapters add is said in `deformable_attention_adapters`. Only the CPU is claimed: on a GPU the same code
 adds up the gradient of the value by atomic additions and reads nothing at NaN locations, so that other deviations hold
 there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-    from torch import Tensor, nn
-
-    from detr_reference.deformable_attention.module import MSDeformAttnConfig
 
 BOXES_ONLY = ("rt_detr_v2", "d_fine")
 
@@ -74,39 +66,3 @@ FAMILIES: dict[str, Family] = {
     "d_fine": Family("d_fine", "DFine", "d_fine"),
     "deimv2": Family("deimv2", "Deimv2", "d_fine"),
 }
-
-
-def provides(name: str) -> dict[str, Callable[..., Any]]:
-    """The operations of a family, for `Target.provides`."""
-    family = FAMILIES[name]
-    return {"ms_deform_attn": _core(family), "ms_deform_attn_module": _factory(family)}
-
-
-def variants(name: str) -> dict[str, str]:
-    """The variants that belong to them, for `Target.variants`."""
-    boxes = {"reference_points": "boxes"} if FAMILIES[name].group in BOXES_ONLY else {}
-    return {"coordinates": "half"} | boxes
-
-
-def _core(family: Family) -> Callable[..., Tensor]:
-    def ms_deform_attn(
-        value: Float[Tensor, "batch cell head channel"],
-        spatial_shapes: Int[Tensor, "level 2"],
-        level_start_index: Int[Tensor, " level"],
-        sampling_locations: Float[Tensor, "batch query head level point 2"],
-        attention_weights: Float[Tensor, "batch query head level point"],
-    ) -> Float[Tensor, "batch query head*channel"]:
-        from detr_conformance.targets.transformers.deformable_adapters import sample
-
-        return sample(family, value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-
-    return ms_deform_attn
-
-
-def _factory(family: Family) -> Callable[..., nn.Module]:
-    def ms_deform_attn_module(config: MSDeformAttnConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
-        from detr_conformance.targets.transformers.deformable_adapters import build
-
-        return build(family, config, state_dict)
-
-    return ms_deform_attn_module
