@@ -27,8 +27,7 @@ from run_environment import environment
 from torch import Tensor, nn
 
 from detr_reference.detectors import deformable_detr, dino
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.deformable_detr import DeformableDETRConfig
+from detr_reference.detectors.config import DeformableDETRConfig, DINOConfig
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 
 RESULT = Path(__file__).resolve().parent / "runs" / "full-size.json"

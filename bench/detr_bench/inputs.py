@@ -15,16 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_bench.workloads import Images, Tokens, Workload
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.core import level_starts
-from detr_reference.deformable_attention.module import MSDeformAttnConfig
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.deformable_detr import DeformableDETRConfig
-from detr_reference.detectors.detr import DECODER_ORDER, ENCODER_ORDER, DETRConfig
-from detr_reference.queries.dino_decoder import DINODecoderConfig
+from detr_reference.detectors.config import DECODER_ORDER, ENCODER_ORDER, DeformableDETRConfig, DETRConfig, DINOConfig
+from detr_reference.queries.config import DINODecoderConfig
 from detr_reference.queries.reference_points import reference_points_of_cells
-from detr_reference.transformer.deformable_layer import DeformableLayerConfig
-from detr_reference.transformer.layer import TransformerLayerConfig
+from detr_reference.transformer.config import DeformableLayerConfig, TransformerLayerConfig
 
 CELLS_AWAY = 2.0  # the standard deviation of a sample's distance
 FEEDFORWARD = 2048

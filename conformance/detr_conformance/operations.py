@@ -112,7 +112,7 @@ OPERATIONS: dict[str, Operation] = {
         arguments=("config", "state_dict"),
         reference="detr_reference.deformable_attention.module:build",
         chapters=("02-deformable-attention-module.md",),
-        config="detr_reference.deformable_attention.module:MSDeformAttnConfig",
+        config="detr_reference.deformable_attention.config:MSDeformAttnConfig",
         inputs=(
             "query",
             "value",
@@ -126,7 +126,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "multihead_attention": _module(
         "detr_reference.attention.multihead_attention:build",
-        "detr_reference.attention.multihead_attention:MultiheadAttentionConfig",
+        "detr_reference.attention.config:MultiheadAttentionConfig",
         "04-multihead-attention.md",
         "query",
         "key",
@@ -139,13 +139,13 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "self_attention": _module(
         "detr_reference.attention.self_attention:build",
-        "detr_reference.attention.self_attention:SelfAttentionConfig",
+        "detr_reference.attention.config:SelfAttentionConfig",
         "05-self-attention.md",
         "x",
     ),
     "cross_attention": _module(
         "detr_reference.attention.cross_attention:build",
-        "detr_reference.attention.cross_attention:CrossAttentionConfig",
+        "detr_reference.attention.config:CrossAttentionConfig",
         "05-self-attention.md",
         "query",
         "key",
@@ -153,17 +153,20 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "feed_forward": _module(
         "detr_reference.feed_forward.feed_forward:build",
-        "detr_reference.feed_forward.feed_forward:FeedForwardConfig",
+        "detr_reference.feed_forward.config:FeedForwardConfig",
         "06-feed-forward.md",
         "x",
         "identity",
     ),
     "mlp": _module(
-        "detr_reference.feed_forward.mlp:build", "detr_reference.feed_forward.mlp:MLPConfig", "06-feed-forward.md", "x"
+        "detr_reference.feed_forward.mlp:build",
+        "detr_reference.feed_forward.config:MLPConfig",
+        "06-feed-forward.md",
+        "x",
     ),
     "encoder_layer": _module(
         "detr_reference.transformer.layer:build_encoder_layer",
-        "detr_reference.transformer.layer:TransformerLayerConfig",
+        "detr_reference.transformer.config:TransformerLayerConfig",
         "07-transformer-layers.md",
         "query",
         "query_pos",
@@ -172,7 +175,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "decoder_layer": _module(
         "detr_reference.transformer.layer:build_decoder_layer",
-        "detr_reference.transformer.layer:TransformerLayerConfig",
+        "detr_reference.transformer.config:TransformerLayerConfig",
         "07-transformer-layers.md",
         "query",
         "key",
@@ -197,7 +200,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "learned_position_embedding": _module(
         "detr_reference.positions.learned_position_embedding:build",
-        "detr_reference.positions.learned_position_embedding:LearnedPositionEmbeddingConfig",
+        "detr_reference.positions.config:LearnedPositionEmbeddingConfig",
         "08-positions.md",
         "mask",
     ),
@@ -210,7 +213,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "vit": _module(
         "detr_reference.vision_transformer.vit:build",
-        "detr_reference.vision_transformer.vit:VisionTransformerConfig",
+        "detr_reference.vision_transformer.config:VisionTransformerConfig",
         "09-vision-transformer.md",
         "image",
     ),
@@ -251,7 +254,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "dino_decoder": _module(
         "detr_reference.queries.dino_decoder:build",
-        "detr_reference.queries.dino_decoder:DINODecoderConfig",
+        "detr_reference.queries.config:DINODecoderConfig",
         "12-dino-decoder.md",
         "query",
         "memory",
@@ -336,7 +339,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "detr": _module(
         "detr_reference.detectors.detr:build",
-        "detr_reference.detectors.detr:DETRConfig",
+        "detr_reference.detectors.config:DETRConfig",
         "17-detr.md",
         "images",
         "mask",
@@ -345,7 +348,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "deformable_detr": _module(
         "detr_reference.detectors.deformable_detr:build",
-        "detr_reference.detectors.deformable_detr:DeformableDETRConfig",
+        "detr_reference.detectors.config:DeformableDETRConfig",
         "18-deformable-detr.md",
         "images",
         "mask",

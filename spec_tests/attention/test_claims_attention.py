@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.attention.cross_attention import CrossAttention, CrossAttentionConfig
-from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
-from detr_reference.attention.self_attention import SelfAttention, SelfAttentionConfig
+from detr_reference.attention.config import CrossAttentionConfig, MultiheadAttentionConfig, SelfAttentionConfig
+from detr_reference.attention.cross_attention import CrossAttention
+from detr_reference.attention.multihead_attention import MultiheadAttention
+from detr_reference.attention.self_attention import SelfAttention
 from helpers.claims_models import EMBED as LANES
 from helpers.claims_models import deformable_attention, memory, perturbed
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.attention.cross_attention import CrossAttention, CrossAttentionConfig, build
-from detr_reference.attention.self_attention import SelfAttention, SelfAttentionConfig
+from detr_reference.attention.config import CrossAttentionConfig, SelfAttentionConfig
+from detr_reference.attention.cross_attention import CrossAttention, build
+from detr_reference.attention.self_attention import SelfAttention
 from helpers.attention_modules import as_numpy, perturbed
 from helpers.oracles import loop_attention
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig, build
+from detr_reference.attention.config import MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttention, build
 from helpers.oracles import scalar_attention
 
 CONFIG = MultiheadAttentionConfig(embed_dim=6, num_heads=3)

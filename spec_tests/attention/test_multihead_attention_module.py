@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig, build
+from detr_reference.attention.config import MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import build
 
 CONFIG = MultiheadAttentionConfig(embed_dim=6, num_heads=3)
 QUERY, KEY = torch.zeros(2, 4, 6), torch.zeros(2, 5, 6)

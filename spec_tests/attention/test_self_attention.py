@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.attention.self_attention import SelfAttention, SelfAttentionConfig, build
+from detr_reference.attention.config import SelfAttentionConfig
+from detr_reference.attention.self_attention import SelfAttention, build
 from helpers.attention_modules import as_numpy, perturbed
 from helpers.oracles import loop_attention
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from detr_reference.checkpoints import CheckpointError, converted, detect_format
 from detr_reference.checkpoints.classes import COCO_IDS
 from detr_reference.checkpoints.formats import FORMATS
-from detr_reference.detectors.deformable_detr import DeformableDETR, DeformableDETRConfig, build
+from detr_reference.detectors.config import DeformableDETRConfig
+from detr_reference.detectors.deformable_detr import DeformableDETR, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers import published_models as published
 from helpers.checkpoint_cases import (

@@ -15,7 +15,8 @@ from torch import Tensor
 from detr_reference.checkpoints import converted, detect_format
 from detr_reference.checkpoints.classes import COCO_IDS
 from detr_reference.checkpoints.formats import FORMATS
-from detr_reference.detectors.detr import DETR, DETRConfig, build
+from detr_reference.detectors.config import DETRConfig
+from detr_reference.detectors.detr import DETR, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.losses.matching import hungarian_matching
 from helpers import published_models as published

@@ -16,7 +16,8 @@ from torch import Tensor
 from detr_reference.checkpoints import CheckpointError, load_checkpoint, reading
 from detr_reference.checkpoints.reading import read_file
 from detr_reference.checkpoints.unwrapping import unwrapped
-from detr_reference.features.resnet import ResNetConfig, build
+from detr_reference.features.config import ResNetConfig
+from detr_reference.features.resnet import build
 from helpers import published_models as published
 
 CONFIG = ResNetConfig(blocks=(1, 2, 1, 1), width=4)

@@ -13,7 +13,8 @@ from transformers import ResNetConfig as TheirConfig
 from transformers import ResNetForImageClassification, ResNetModel
 
 from detr_reference.checkpoints import CheckpointError, converted, detect_format, load_checkpoint
-from detr_reference.features.resnet import ResNet, ResNetConfig, build
+from detr_reference.features.config import ResNetConfig
+from detr_reference.features.resnet import ResNet, build
 from helpers import published_models as published
 from helpers.checkpoint_cases import CLOSE, exchanged
 

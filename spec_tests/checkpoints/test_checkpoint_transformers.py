@@ -19,8 +19,9 @@ from transformers import (
 from detr_reference.checkpoints import CheckpointError, converted, load_checkpoint
 from detr_reference.checkpoints.tables import transformers_deformable_detr, transformers_detr
 from detr_reference.detectors import deformable_detr, detr
-from detr_reference.detectors.deformable_detr import DeformableDETR, DeformableDETRConfig
-from detr_reference.detectors.detr import DETR, DETRConfig
+from detr_reference.detectors.config import DeformableDETRConfig, DETRConfig
+from detr_reference.detectors.deformable_detr import DeformableDETR
+from detr_reference.detectors.detr import DETR
 from helpers import published_models as published
 from helpers.checkpoint_cases import exchanged
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.core import ms_deform_attn
-from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
+from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from helpers.oracles.deform_conv import deform_conv, square_taps
 
 HEIGHT, WIDTH = 5, 7

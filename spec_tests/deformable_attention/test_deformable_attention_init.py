@@ -8,11 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.deformable_attention.module import (
-    MSDeformAttnConfig,
-    MultiScaleDeformableAttention,
-    build,
-)
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
+from detr_reference.deformable_attention.module import MultiScaleDeformableAttention, build
 
 # Directions of the heads, by hand: on the border of the square of side 2.
 TAN = math.tan(math.pi / 6)

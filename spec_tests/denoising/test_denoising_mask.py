@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.denoising.denoising_mask import denoising_attention_mask
 
 

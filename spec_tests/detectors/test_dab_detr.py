@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.attention.conditional_attention import ConditionalCrossAttention, ConditionalSelfAttention, attend
-from detr_reference.detectors.dab_detr import DABDETR, DABDETRConfig, build
-from detr_reference.feed_forward.mlp import MLP, MLPConfig
+from detr_reference.detectors.config import DABDETRConfig
+from detr_reference.detectors.dab_detr import DABDETR, build
+from detr_reference.feed_forward.config import MLPConfig
+from detr_reference.feed_forward.mlp import MLP
 from detr_reference.positions.box_position_embedding import box_position_embedding
 from helpers.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
 

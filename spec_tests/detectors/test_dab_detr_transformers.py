@@ -16,7 +16,8 @@ from detr_reference.checkpoints.names import NameTable
 from detr_reference.checkpoints.renaming import reference_names
 from detr_reference.checkpoints.tables import transformers_names as names
 from detr_reference.checkpoints.tables.resnet_names import COUNTERS, transformers_rows
-from detr_reference.detectors.dab_detr import DABDETRConfig, build
+from detr_reference.detectors.config import DABDETRConfig
+from detr_reference.detectors.dab_detr import build
 from helpers.detector_cases import TINY, padded_images, theirs_of
 
 transformers = pytest.importorskip("transformers")

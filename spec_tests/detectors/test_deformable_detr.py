@@ -12,7 +12,8 @@ from torch import Tensor
 
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
-from detr_reference.detectors.deformable_detr import DeformableDETR, DeformableDETRConfig, build
+from detr_reference.detectors.config import DeformableDETRConfig
+from detr_reference.detectors.deformable_detr import DeformableDETR, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_deformable_detr
 

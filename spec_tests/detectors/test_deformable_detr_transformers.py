@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.checkpoints.tables.transformers_deformable_detr import renamed
-from detr_reference.detectors.deformable_detr import DeformableDETRConfig, build
+from detr_reference.detectors.config import DeformableDETRConfig
+from detr_reference.detectors.deformable_detr import build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
 from helpers.deformable_models import padded_images, perturbed, targets

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.detectors.detr import DETR, DETRConfig, build
+from detr_reference.detectors.config import DETRConfig
+from detr_reference.detectors.detr import DETR, build
 from detr_reference.transformer.stack import build_decoder, build_encoder
 from helpers.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.checkpoints.tables.transformers_detr import renamed
-from detr_reference.detectors.detr import DETR, DETRConfig, build
+from detr_reference.detectors.config import DETRConfig
+from detr_reference.detectors.detr import DETR, build
 from helpers.detector_cases import TINY, padded_images, theirs_of
 
 transformers = pytest.importorskip("transformers")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.detectors.dab_detr import DABDETR, DABDETRConfig
-from detr_reference.detectors.dn_detr import DNDETR, DNDETRConfig, build
+from detr_reference.detectors.config import DABDETRConfig, DNDETRConfig
+from detr_reference.detectors.dab_detr import DABDETR
+from detr_reference.detectors.dn_detr import DNDETR, build
 from detr_reference.losses.batch_targets import BatchTargets
 from helpers.detector_cases import TINY, padded_images, scrambled
 

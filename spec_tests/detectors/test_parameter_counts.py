@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.deformable_detr import DeformableDETR, DeformableDETRConfig
-from detr_reference.detectors.detr import DETR, DETRConfig
+from detr_reference.detectors.config import DeformableDETRConfig, DETRConfig, DINOConfig
+from detr_reference.detectors.deformable_detr import DeformableDETR
+from detr_reference.detectors.detr import DETR
 from detr_reference.detectors.dino import DINO
 
 PUBLISHED = {

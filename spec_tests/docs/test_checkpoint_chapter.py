@@ -8,10 +8,8 @@ import pytest
 
 from detr_conformance.evidence.clauses import parse_chapter
 from detr_reference.checkpoints import FORMATS
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.deformable_detr import DeformableDETRConfig
-from detr_reference.detectors.detr import DETRConfig
-from detr_reference.features.resnet import ResNetConfig
+from detr_reference.detectors.config import DeformableDETRConfig, DETRConfig, DINOConfig
+from detr_reference.features.config import ResNetConfig
 from helpers.places import CHAPTERS
 
 CHAPTER = CHAPTERS / "20-checkpoints.md"

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from detr_reference.detectors.detr import DETR, DETRConfig
+from detr_reference.detectors.config import DETRConfig
+from detr_reference.detectors.detr import DETR
 from detr_reference.features.auto_backbone import AutoBackbone
 from helpers.detector_cases import TINY, padded_images, scrambled
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from detr_reference.checkpoints.renaming import reference_names
 from detr_reference.checkpoints.tables.transformers_resnet import TABLE
+from detr_reference.features.config import ResNetConfig
 from detr_reference.features.frozen_batch_norm import FrozenBatchNorm
-from detr_reference.features.resnet import Bottleneck, ResNet, ResNetConfig, build
+from detr_reference.features.resnet import Bottleneck, ResNet, build
 from helpers.detector_cases import scrambled
 
 CONFIG = ResNetConfig(blocks=(2, 1, 3, 1), width=4, out_stages=(1, 2, 3, 4))

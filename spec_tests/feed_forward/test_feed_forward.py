@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.feed_forward import feed_forward, mlp
-from detr_reference.feed_forward.feed_forward import FeedForwardConfig
-from detr_reference.feed_forward.mlp import MLPConfig
+from detr_reference.feed_forward.config import FeedForwardConfig, MLPConfig
 from helpers.oracles import scalar_feed_forward
 
 CONFIG = FeedForwardConfig(embed_dim=5, feedforward_dim=7, num_fcs=3)

@@ -6,7 +6,8 @@ import pytest
 
 from detr_conformance.running.trial import rejection
 from detr_conformance.target import Target
-from detr_conformance.targets.transformers.transformer import PRE_NORM_TOO, provides_pre_norm, variants
+from detr_conformance.targets.transformers.transformer import provides_pre_norm, variants
+from detr_conformance.targets.transformers.transformer_families import PRE_NORM_TOO
 
 pytest.importorskip("transformers")
 

@@ -10,9 +10,11 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
-from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
-from detr_reference.feed_forward.mlp import MLP, MLPConfig
+from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
+from detr_reference.feed_forward.config import MLPConfig
+from detr_reference.feed_forward.mlp import MLP
 from detr_reference.positions.box_position_embedding import box_position_embedding
 
 EMBED, HEADS, LEVELS, POINTS, LAYERS = 12, 3, 2, 4, 4

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.detectors import deformable_detr, dino
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.deformable_detr import DeformableDETR, DeformableDETRConfig
+from detr_reference.detectors.config import DeformableDETRConfig, DINOConfig
+from detr_reference.detectors.deformable_detr import DeformableDETR
 from detr_reference.detectors.dino import DINO
 from detr_reference.features.backbone import Backbone
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import level_starts
-from detr_reference.queries.dino_decoder import DINODecoderConfig, DINODecoderWithHeads, build
+from detr_reference.queries.config import DINODecoderConfig
+from detr_reference.queries.dino_decoder import DINODecoderWithHeads, build
 
 BATCH, QUERIES = 2, 4
 SHAPES = ((3, 5), (2, 4))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.core import level_starts
-from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
+from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 
 CONFIG = MSDeformAttnConfig(embed_dim=12, num_heads=3, num_levels=2, num_points=4, dropout=0.1)
 SHAPES = [(4, 6), (2, 51)]

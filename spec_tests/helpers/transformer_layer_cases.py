@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from detr_reference.transformer.layer import TransformerLayerConfig
+from detr_reference.transformer.config import TransformerLayerConfig
 
 POST = ("self_attn", "norm", "cross_attn", "norm", "ffn", "norm")
 PRE = ("norm", "self_attn", "norm", "cross_attn", "norm", "ffn")

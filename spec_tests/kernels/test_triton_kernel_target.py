@@ -51,7 +51,7 @@ def test_without_triton_the_target_says_what_to_install(monkeypatch: pytest.Monk
 def test_models_are_the_references_around_the_core() -> None:
     """Every deformable attention of a model holds the core, and nothing else holds one."""
     from detr_conformance.targets.kernels import AROUND, around
-    from detr_reference.deformable_attention.module import MSDeformAttnConfig
+    from detr_reference.deformable_attention.config import MSDeformAttnConfig
 
     def core(value: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         return value.new_zeros(value.shape[0], rest[2].shape[1], value.shape[2] * value.shape[3])

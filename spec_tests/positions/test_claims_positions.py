@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios

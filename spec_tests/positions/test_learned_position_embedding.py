@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from detr_reference.positions.learned_position_embedding import LearnedPositionEmbeddingConfig, build
+from detr_reference.positions.config import LearnedPositionEmbeddingConfig
+from detr_reference.positions.learned_position_embedding import build
 
 CONFIG = LearnedPositionEmbeddingConfig(num_pos_feats=3, num_rows=7, num_columns=5)
 

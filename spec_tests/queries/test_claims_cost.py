@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttention
 from helpers.claims_models import (
     EMBED,
     HEADS,

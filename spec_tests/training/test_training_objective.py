@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.detr import DETRConfig
+from detr_reference.detectors.config import DETRConfig, DINOConfig
 from detr_reference.losses.detection_losses import detection_losses
 from detr_reference.training.learning.models import MODELS, Trainable
 from detr_reference.training.learning.objective import detections, loss_of

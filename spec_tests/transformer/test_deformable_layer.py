@@ -10,11 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
-from detr_reference.transformer.deformable_layer import (
-    DeformableDecoderLayer,
-    DeformableEncoderLayer,
-    DeformableLayerConfig,
-)
+from detr_reference.transformer.config import DeformableLayerConfig
+from detr_reference.transformer.deformable_layer import DeformableDecoderLayer, DeformableEncoderLayer
 
 SHAPES = torch.tensor([(3, 5), (2, 4)])
 CONFIG = DeformableLayerConfig(8, 2, 6, num_levels=2, num_points=3, dropout=0.0)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_reference.transformer.stack import TransformerStackConfig, build_decoder, build_encoder
+from detr_reference.transformer.config import TransformerStackConfig
+from detr_reference.transformer.stack import build_decoder, build_encoder
 from helpers.transformer_layer_cases import POST, PRE, config, decoder_call, encoder_call, perturbed, without_cross
 
 

@@ -16,8 +16,9 @@ from detr_conformance.harness.block import differentiable
 from detr_conformance.harness.block_case import call_with
 from detr_conformance.harness.packing import packed, shapes_of
 from detr_conformance.operations import OPERATIONS, resolve
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.core import ms_deform_attn
-from detr_reference.deformable_attention.module import MSDeformAttnConfig, build
+from detr_reference.deformable_attention.module import build
 
 TOLERANCE = 1e-2
 LEVELS = ((16, 16), (8, 8), (4, 4), (2, 2))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
 
 Tokens = Float[Tensor, "batch token embed"]
 Padding = Bool[Tensor, "batch key"]

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-    from detr_reference.deformable_attention.module import MSDeformAttnConfig, MultiScaleDeformableAttention
+    from detr_reference.deformable_attention.config import MSDeformAttnConfig
+    from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 
 GRAPHS = 24
 

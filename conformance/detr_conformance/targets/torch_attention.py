@@ -22,7 +22,7 @@ from detr_conformance.target import DTYPES, Target
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+    from detr_reference.attention.config import MultiheadAttentionConfig
 
 Factory = Callable[["MultiheadAttentionConfig", "Mapping[str, Tensor] | None"], "nn.Module"]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_conformance.targets.attention_frame import Framed, Padding, Tokens
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
 
 
 class TorchModule(Framed):

@@ -6,18 +6,13 @@ Source: Attention Is All You Need, arXiv:1706.03762, section 3.2.3. Clauses: spe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.attention.self_attention import SelfAttentionConfig, attend
+from detr_reference.attention.config import CrossAttentionConfig
+from detr_reference.attention.self_attention import attend
 from detr_reference.every_block.parameters import with_parameters
-
-
-@dataclass(frozen=True)
-class CrossAttentionConfig(SelfAttentionConfig):
-    """The fields of `SelfAttentionConfig`; qkv_bias is about all three of q, k and v."""
 
 
 class CrossAttention(nn.Module):

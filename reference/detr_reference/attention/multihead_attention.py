@@ -7,38 +7,13 @@ detrex, layers/attention.py, and torch, nn/functional.py (multi_head_attention_f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_heads, check_probabilities
+from detr_reference.attention.config import MultiheadAttentionConfig
 from detr_reference.every_block.parameters import with_parameters
-
-
-@dataclass(frozen=True)
-class MultiheadAttentionConfig:
-    """Sizes of the module.
-
-    Args:
-        embed_dim: C, the channels of query, key, value and output; each head has embed_dim / num_heads.
-        num_heads: M.
-        attn_drop: probability of zeroing an attention weight, in training only.
-        proj_drop: probability of zeroing a channel of the projected output, in training only.
-
-    Raises:
-        ValueError: a size is below 1, the heads do not divide embed_dim, or a dropout is no probability.
-    """
-
-    embed_dim: int = 256
-    num_heads: int = 8
-    attn_drop: float = 0.0
-    proj_drop: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_heads(self)
-        check_probabilities(self, "attn_drop", "proj_drop")
 
 
 class MultiheadAttention(nn.Module):

@@ -7,41 +7,14 @@ layers/attention.py, whose parameter names are kept. Clauses: spec chapter 05.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_heads, check_probabilities
+from detr_reference.attention.config import SelfAttentionConfig
 from detr_reference.every_block.parameters import with_parameters
 
 Heads = Float[Tensor, "batch head token channel"]
-
-
-@dataclass(frozen=True)
-class SelfAttentionConfig:
-    """Sizes of the module.
-
-    Args:
-        embed_dim: channels of input and output; each head has embed_dim / num_heads.
-        num_heads: M.
-        qkv_bias: whether the projection to queries, keys and values has a bias.
-        attn_drop: probability of zeroing an attention weight, in training only.
-        proj_drop: probability of zeroing a channel of the output, in training only.
-
-    Raises:
-        ValueError: a size is below 1, the heads do not divide embed_dim, or a dropout is no probability.
-    """
-
-    embed_dim: int = 768
-    num_heads: int = 12
-    qkv_bias: bool = False
-    attn_drop: float = 0.0
-    proj_drop: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_heads(self)
-        check_probabilities(self, "attn_drop", "proj_drop")
 
 
 def attend(

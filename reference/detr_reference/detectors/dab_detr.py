@@ -7,69 +7,22 @@ projects/dab_detr/modeling/dab_detr.py. Chapter 17.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from detr_reference.detectors.config import DABDETRConfig
 from detr_reference.detectors.detection_heads import box_head, class_head
-from detr_reference.every_block.config_checks import check_heads, check_sine_channels, check_sizes
 from detr_reference.every_block.parameters import with_parameters, xavier_matrices
 from detr_reference.features.backbone import Backbone
 from detr_reference.features.image_tokens import ImageTokens, check_images, image_tokens
-from detr_reference.features.resnet import ResNet, ResNetConfig
+from detr_reference.features.resnet import ResNet
 from detr_reference.feed_forward.mlp import MLP
 from detr_reference.queries.box_refinement import inverse_sigmoid, refine_boxes
 from detr_reference.queries.dab_decoder import DABDecoder, DABEncoder
 
 POSITION_TEMPERATURE = 20.0
-
-
-@dataclass(frozen=True)
-class DABDETRConfig:
-    """Sizes of the model; the defaults are those of the published DAB-DETR with ResNet-50, and COCO's 80 classes.
-
-    Args:
-        num_classes: K, the number of classes and of logits: each is a probability of its own, and "no object" is that
-            all are small.
-        num_queries: Q, the boxes predicted for every image.
-        embed_dim: C, the channels of the transformer; a multiple of 4, and of num_heads.
-        num_heads: heads of each attention.
-        feedforward_dim: hidden channels of the feed-forward networks.
-        num_encoder_layers, num_decoder_layers: layers of the transformer. It has no dropout.
-        backbone_blocks, backbone_width, backbone_dilation, backbone_frozen_stages: see `ResNetConfig`.
-
-    Raises:
-        ValueError: a part refuses its sizes, or embed_dim is no multiple of 4.
-    """
-
-    num_classes: int = 80
-    num_queries: int = 300
-    embed_dim: int = 256
-    num_heads: int = 8
-    feedforward_dim: int = 2048
-    num_encoder_layers: int = 6
-    num_decoder_layers: int = 6
-    backbone_blocks: tuple[int, ...] = (3, 4, 6, 3)
-    backbone_width: int = 64
-    backbone_dilation: bool = False
-    backbone_frozen_stages: int = 1
-
-    def __post_init__(self) -> None:
-        check_heads(self)
-        check_sizes(self, "num_classes", "num_queries", "feedforward_dim", "num_encoder_layers", "num_decoder_layers")
-        check_sine_channels(self)
-        _ = self.backbone  # checks its own fields
-
-    @property
-    def backbone(self) -> ResNetConfig:
-        return ResNetConfig(
-            self.backbone_blocks,
-            self.backbone_width,
-            dilation=self.backbone_dilation,
-            frozen_stages=self.backbone_frozen_stages,
-        )
 
 
 class DABTransformer(nn.Module):

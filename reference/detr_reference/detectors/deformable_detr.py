@@ -8,7 +8,7 @@ projects/deformable_detr/modeling. See spec chapter 18.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,89 +17,23 @@ from torch import Tensor, nn
 
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
+from detr_reference.detectors.config import DeformableDETRConfig
 from detr_reference.detectors.detection_heads import box_head, class_head
-from detr_reference.every_block.config_checks import check_sine_channels, check_sizes
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.backbone import Backbone
-from detr_reference.features.channel_mapper import ChannelMapper, ChannelMapperConfig
+from detr_reference.features.channel_mapper import ChannelMapper
 from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.features.image_tokens import check_images
-from detr_reference.features.resnet import ResNet, ResNetConfig
+from detr_reference.features.resnet import ResNet
 from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
 from detr_reference.queries.query_selection import select_queries
 from detr_reference.queries.two_stage_proposals import encoder_proposals
 from detr_reference.transformer.deformable_decoder import DeformableDecoder
 from detr_reference.transformer.deformable_encoder import DeformableEncoder
-from detr_reference.transformer.deformable_layer import DeformableLayerConfig
 from detr_reference.transformer.deformable_transformer_init import reset_deformable_transformer
 
 POSITION_TEMPERATURE, POSITION_OFFSET = 10000.0, -0.5
 POINT_SIZE_BIAS = -2.0  # w and h of a box whose reference is a point begin with the logit -2
-
-
-@dataclass(frozen=True)
-class DeformableDETRConfig:
-    """Sizes of the model; the defaults are those of the published Deformable DETR with ResNet-50, with 80 classes.
-
-    Args:
-        num_classes: K, the channels of pred_logits; the published weights have 91.
-        num_queries: Q, the boxes predicted for every image.
-        box_refinement: whether every decoder layer corrects the box of the one before, with heads of its own.
-        two_stage: whether the queries come from the encoder; needs box_refinement.
-        embed_dim: C, the channels of the transformer; a multiple of 4, of num_heads and of neck_groups.
-        num_heads, feedforward_dim, num_levels, num_points, dropout: see `DeformableLayerConfig`.
-        num_encoder_layers, num_decoder_layers: layers of the transformer.
-        neck_groups: of the group norms behind the backbone.
-        backbone_blocks, backbone_width, backbone_stages, backbone_frozen_stages: see `ResNetConfig`.
-
-    Raises:
-        ValueError: a part refuses its sizes, embed_dim is no multiple of 4, or two_stage comes without box_refinement.
-    """
-
-    num_classes: int = 80
-    num_queries: int = 300
-    box_refinement: bool = False
-    two_stage: bool = False
-    embed_dim: int = 256
-    num_heads: int = 8
-    feedforward_dim: int = 1024
-    num_encoder_layers: int = 6
-    num_decoder_layers: int = 6
-    num_levels: int = 4
-    num_points: int = 4
-    dropout: float = 0.1
-    neck_groups: int = 32
-    backbone_blocks: tuple[int, ...] = (3, 4, 6, 3)
-    backbone_width: int = 64
-    backbone_stages: tuple[int, ...] = (2, 3, 4)
-    backbone_frozen_stages: int = 1
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "num_classes", "num_queries", "num_encoder_layers", "num_decoder_layers")
-        check_sine_channels(self)
-        if self.two_stage and not self.box_refinement:
-            raise ValueError("two_stage needs box_refinement: its proposals are boxes that the decoder corrects")
-        _ = self.layer, self.neck  # the parts check their own fields
-
-    @property
-    def backbone(self) -> ResNetConfig:
-        return ResNetConfig(
-            self.backbone_blocks,
-            self.backbone_width,
-            self.backbone_stages,
-            frozen_stages=self.backbone_frozen_stages,
-        )
-
-    @property
-    def neck(self) -> ChannelMapperConfig:
-        return ChannelMapperConfig(self.backbone.channels, self.embed_dim, self.num_levels, self.neck_groups)
-
-    @property
-    def layer(self) -> DeformableLayerConfig:
-        """Of encoder and decoder."""
-        return DeformableLayerConfig(
-            self.embed_dim, self.num_heads, self.feedforward_dim, self.num_levels, self.num_points, self.dropout
-        )
 
 
 class DeformableTransformer(nn.Module):

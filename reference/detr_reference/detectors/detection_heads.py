@@ -10,7 +10,8 @@ import math
 
 from torch import nn
 
-from detr_reference.feed_forward.mlp import MLP, MLPConfig
+from detr_reference.feed_forward.config import MLPConfig
+from detr_reference.feed_forward.mlp import MLP
 
 PRIOR = 0.01  # the probability of every class at the beginning
 

@@ -7,88 +7,22 @@ models/backbone.py, and detrex, projects/detr/modeling. Chapter 17.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_sine_channels, check_sizes
+from detr_reference.detectors.config import DETRConfig
 from detr_reference.every_block.parameters import with_parameters, xavier_matrices
 from detr_reference.features.backbone import Backbone
 from detr_reference.features.image_tokens import ImageTokens, check_images, image_tokens
-from detr_reference.features.resnet import ResNet, ResNetConfig
-from detr_reference.feed_forward.mlp import MLP, MLPConfig
-from detr_reference.transformer.layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
-from detr_reference.transformer.stack import TransformerStack, TransformerStackConfig
+from detr_reference.features.resnet import ResNet
+from detr_reference.feed_forward.config import MLPConfig
+from detr_reference.feed_forward.mlp import MLP
+from detr_reference.transformer.layer import DecoderLayer, EncoderLayer
+from detr_reference.transformer.stack import TransformerStack
 
 POSITION_TEMPERATURE = 10000.0
-ENCODER_ORDER = ("self_attn", "norm", "ffn", "norm")
-DECODER_ORDER = ("self_attn", "norm", "cross_attn", "norm", "ffn", "norm")
-
-
-@dataclass(frozen=True)
-class DETRConfig:
-    """Sizes of the model; the defaults are those of the published DETR with ResNet-50.
-
-    Args:
-        num_classes: K, the class ids; there is one logit more, for "no object". COCO's ids go up to 90, hence 91.
-        num_queries: Q, the boxes predicted for every image.
-        embed_dim: C, the channels of the transformer; a multiple of 4, and of num_heads.
-        num_heads: heads of each attention.
-        feedforward_dim: hidden channels of the feed-forward networks.
-        num_encoder_layers, num_decoder_layers: layers of the transformer.
-        dropout: in training, of attention weights, of what attentions add, and in the feed-forward networks.
-        backbone_blocks, backbone_width, backbone_dilation, backbone_frozen_stages: see `ResNetConfig`; DETR-DC5 has
-            backbone_dilation.
-
-    Raises:
-        ValueError: a part refuses its sizes, or embed_dim is no multiple of 4.
-    """
-
-    num_classes: int = 91
-    num_queries: int = 100
-    embed_dim: int = 256
-    num_heads: int = 8
-    feedforward_dim: int = 2048
-    num_encoder_layers: int = 6
-    num_decoder_layers: int = 6
-    dropout: float = 0.1
-    backbone_blocks: tuple[int, ...] = (3, 4, 6, 3)
-    backbone_width: int = 64
-    backbone_dilation: bool = False
-    backbone_frozen_stages: int = 1
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "num_classes", "num_queries")
-        check_sine_channels(self)
-        _ = self.backbone, self.encoder, self.decoder  # the parts check their own fields
-
-    @property
-    def backbone(self) -> ResNetConfig:
-        return ResNetConfig(
-            self.backbone_blocks,
-            self.backbone_width,
-            dilation=self.backbone_dilation,
-            frozen_stages=self.backbone_frozen_stages,
-        )
-
-    @property
-    def encoder(self) -> TransformerStackConfig:
-        """Post-norm layers, and nothing after the last."""
-        return TransformerStackConfig(self._layer(ENCODER_ORDER), self.num_encoder_layers)
-
-    @property
-    def decoder(self) -> TransformerStackConfig:
-        """Post-norm layers; what each gives out passes one further norm, shared by all."""
-        layer = self._layer(DECODER_ORDER)
-        return TransformerStackConfig(layer, self.num_decoder_layers, post_norm=True, return_intermediate=True)
-
-    def _layer(self, order: tuple[str, ...]) -> TransformerLayerConfig:
-        rates = (self.dropout, self.dropout, self.dropout)
-        return TransformerLayerConfig(
-            self.embed_dim, self.num_heads, self.feedforward_dim, *rates, operation_order=order
-        )
 
 
 class DETRTransformer(nn.Module):

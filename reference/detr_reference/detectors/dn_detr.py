@@ -7,41 +7,17 @@ projects/dn_detr/modeling/dn_detr.py. Chapter 17; the noise itself: chapter 13.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_reference.denoising.dn_denoising import dn_denoising, with_indicator
-from detr_reference.detectors.dab_detr import DABDETR, DABDETRConfig
-from detr_reference.every_block.config_checks import check_probabilities, check_sizes
+from detr_reference.detectors.config import DNDETRConfig
+from detr_reference.detectors.dab_detr import DABDETR
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.backbone import Backbone
 from detr_reference.losses.batch_targets import BatchTargets, targets_if_given
-
-
-@dataclass(frozen=True)
-class DNDETRConfig(DABDETRConfig):
-    """Sizes of the model and of the noise; the defaults are those of the published DN-DETR.
-
-    Args:
-        denoising_groups: how often each true box is noised.
-        label_noise_probability: that a label is drawn anew.
-        box_noise_scale: how far centres and sizes move.
-
-    Raises:
-        ValueError: as in DABDETRConfig, or a setting of the noise is out of range.
-    """
-
-    denoising_groups: int = 5
-    label_noise_probability: float = 0.2
-    box_noise_scale: float = 0.4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_sizes(self, "denoising_groups")
-        check_probabilities(self, "label_noise_probability", "box_noise_scale")
 
 
 class DNDETR(DABDETR):

@@ -7,42 +7,12 @@ models/deformable_detr.py (`input_proj`), and detrex, modeling/neck/channel_mapp
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
-
-
-@dataclass(frozen=True)
-class ChannelMapperConfig:
-    """Sizes of the neck; the defaults are those of a ResNet-50 with four levels.
-
-    Args:
-        in_channels: of the backbone's feature maps, from fine to coarse.
-        embed_dim: channels of every level.
-        num_outs: L, the number of levels, at least as many as there are feature maps.
-        num_groups: of the group norms; divides embed_dim.
-
-    Raises:
-        ValueError: a size is below 1, there are more maps than levels, or the groups do not divide the channels.
-    """
-
-    in_channels: tuple[int, ...] = (512, 1024, 2048)
-    embed_dim: int = 256
-    num_outs: int = 4
-    num_groups: int = 32
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "embed_dim", "num_outs", "num_groups")
-        if not self.in_channels or min(self.in_channels) < 1:
-            raise ValueError(f"in_channels must be numbers from 1 up, got {self.in_channels}")
-        if self.num_outs < len(self.in_channels):
-            raise ValueError(f"num_outs {self.num_outs} is less than the maps of in_channels {self.in_channels}")
-        if self.embed_dim % self.num_groups:
-            raise ValueError(f"num_groups must divide embed_dim, got {self.num_groups} and {self.embed_dim}")
+from detr_reference.features.config import ChannelMapperConfig
 
 
 class ConvNorm(nn.Module):

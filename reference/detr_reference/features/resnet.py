@@ -8,55 +8,14 @@ models/backbone.py (what is frozen, and the dilated last stage).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.backbone import Backbone
+from detr_reference.features.config import EXPANSION, STAGES, ResNetConfig
 from detr_reference.features.frozen_batch_norm import FrozenBatchNorm
-
-STAGES = 4
-EXPANSION = 4  # a bottleneck gives out this many times the channels it works in
-
-
-@dataclass(frozen=True)
-class ResNetConfig:
-    """Sizes of the network; the defaults are ResNet-50's.
-
-    Args:
-        blocks: the number of bottlenecks of each of the four stages; (3, 4, 23, 3) is ResNet-101.
-        width: channels of the stem; stage s works in width * 2^(s-1) channels and gives out four times as many.
-        out_stages: the stages, 1 to 4, whose features are returned, in rising order.
-        dilation: whether the last stage looks twice as far instead of halving the map (DETR-DC5).
-        frozen_stages: how many stages are not trained, the stem with the first of them; 0 trains everything.
-
-    Raises:
-        ValueError: a number is out of range, or out_stages do not rise.
-    """
-
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64
-    out_stages: tuple[int, ...] = (4,)
-    dilation: bool = False
-    frozen_stages: int = 1
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "width")
-        if len(self.blocks) != STAGES or min(self.blocks) < 1:
-            raise ValueError(f"blocks must be {STAGES} numbers from 1 up, one for each stage, got {self.blocks}")
-        stages = self.out_stages
-        if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= set(range(1, STAGES + 1)):
-            raise ValueError(f"out_stages must be rising numbers from 1 to {STAGES}, got {stages}")
-        if not 0 <= self.frozen_stages <= STAGES:
-            raise ValueError(f"frozen_stages must lie between 0 and {STAGES}, got {self.frozen_stages}")
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Of the features of each of out_stages."""
-        return tuple(self.width * 2 ** (stage - 1) * EXPANSION for stage in self.out_stages)
 
 
 class Bottleneck(nn.Module):

@@ -7,47 +7,14 @@ facebookresearch/detr, models/transformer.py. Clauses: spec chapter 06.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_probabilities, check_sizes
 from detr_reference.every_block.parameters import with_parameters
+from detr_reference.feed_forward.config import FeedForwardConfig
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
-
-
-@dataclass(frozen=True)
-class FeedForwardConfig:
-    """Sizes of the network.
-
-    Args:
-        embed_dim: C, the channels of input and output.
-        feedforward_dim: F, the channels between linear layers.
-        num_fcs: n, the number of linear layers, at least 2.
-        ffn_drop: probability of zeroing a channel after every linear layer, in training only.
-        activation: "relu", or "gelu", which is x * Phi(x) with the normal distribution function itself.
-        add_identity: whether the identity is added to the result.
-
-    Raises:
-        ValueError: a size is too small, ffn_drop is no probability, or the activation is unknown.
-    """
-
-    embed_dim: int = 256
-    feedforward_dim: int = 1024
-    num_fcs: int = 2
-    ffn_drop: float = 0.0
-    activation: str = "relu"
-    add_identity: bool = True
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "embed_dim", "feedforward_dim")
-        check_probabilities(self, "ffn_drop")
-        if self.num_fcs < 2:
-            raise ValueError(f"num_fcs must be at least 2, got {self.num_fcs}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
+ACTIVATION_MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class FeedForward(nn.Module):
@@ -60,7 +27,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: FeedForwardConfig) -> None:
         super().__init__()
         self.config = config
-        activation = ACTIVATIONS[config.activation]
+        activation = ACTIVATION_MODULES[config.activation]
         widths = [config.embed_dim] + [config.feedforward_dim] * (config.num_fcs - 1)
         self.layers = nn.Sequential(
             *(

@@ -7,37 +7,13 @@ models/detr.py (MLP), and detrex, layers/mlp.py (MLP). Clauses: spec chapter 06.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
-
-
-@dataclass(frozen=True)
-class MLPConfig:
-    """Sizes of the perceptron.
-
-    Args:
-        input_dim: channels of the input.
-        hidden_dim: channels between linear layers.
-        output_dim: channels of the output.
-        num_layers: the number of linear layers; with one there is no hidden layer, and hidden_dim is not used.
-
-    Raises:
-        ValueError: a size is below 1.
-    """
-
-    input_dim: int
-    hidden_dim: int
-    output_dim: int
-    num_layers: int
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "input_dim", "hidden_dim", "output_dim", "num_layers")
+from detr_reference.feed_forward.config import MLPConfig
 
 
 class MLP(nn.Module):

@@ -7,35 +7,13 @@ Source: DETR, arXiv:2005.12872, section 4.2; read with facebookresearch/detr, mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from detr_reference.every_block.config_checks import check_sizes
 from detr_reference.every_block.parameters import with_parameters
-
-
-@dataclass(frozen=True)
-class LearnedPositionEmbeddingConfig:
-    """Sizes of the two tables.
-
-    Args:
-        num_pos_feats: channels for each of the two axes.
-        num_rows: the tallest map that can be embedded.
-        num_columns: the widest one.
-
-    Raises:
-        ValueError: a size is below 1.
-    """
-
-    num_pos_feats: int = 128
-    num_rows: int = 50
-    num_columns: int = 50
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "num_pos_feats", "num_rows", "num_columns")
+from detr_reference.positions.config import LearnedPositionEmbeddingConfig
 
 
 class LearnedPositionEmbedding(nn.Module):

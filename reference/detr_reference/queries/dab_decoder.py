@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from detr_reference.attention.conditional_attention import ConditionalCrossAttention, ConditionalSelfAttention
 from detr_reference.features.image_tokens import ImageTokens
-from detr_reference.feed_forward.feed_forward import FeedForward, FeedForwardConfig
-from detr_reference.feed_forward.mlp import MLP, MLPConfig
+from detr_reference.feed_forward.config import FeedForwardConfig, MLPConfig
+from detr_reference.feed_forward.feed_forward import FeedForward
+from detr_reference.feed_forward.mlp import MLP
 from detr_reference.positions.box_position_embedding import box_position_embedding
 from detr_reference.queries.box_refinement import refine_boxes
-from detr_reference.transformer.layer import EncoderLayer, TransformerLayerConfig
+from detr_reference.transformer.config import TransformerLayerConfig
+from detr_reference.transformer.layer import EncoderLayer
 
 
 class DABEncoder(nn.Module):

@@ -21,7 +21,8 @@ from typing import TypeVar
 from jaxtyping import Float
 from torch import Tensor
 
-SELECTIONS = ("static", "pure", "mixed")
+from detr_reference.queries.config import SELECTIONS
+
 _Needed = TypeVar("_Needed")
 
 

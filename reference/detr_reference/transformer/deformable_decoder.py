@@ -17,7 +17,8 @@ from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.features.feature_levels import FeatureLevels
 from detr_reference.queries.box_refinement import refine_boxes
 from detr_reference.queries.reference_points import decoder_reference_points
-from detr_reference.transformer.deformable_layer import DeformableDecoderLayer, DeformableLayerConfig
+from detr_reference.transformer.config import DeformableLayerConfig
+from detr_reference.transformer.deformable_layer import DeformableDecoderLayer
 
 LOGIT_EPS = 1e-5
 

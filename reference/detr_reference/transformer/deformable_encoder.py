@@ -13,7 +13,8 @@ from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import DeformableCore
 from detr_reference.features.feature_levels import FeatureLevels
 from detr_reference.queries.reference_points import reference_points_of_cells
-from detr_reference.transformer.deformable_layer import DeformableEncoderLayer, DeformableLayerConfig
+from detr_reference.transformer.config import DeformableLayerConfig
+from detr_reference.transformer.deformable_layer import DeformableEncoderLayer
 
 
 class DeformableEncoder(nn.Module):

@@ -6,62 +6,14 @@ models/deformable_transformer.py, and detrex, layers/transformer.py (BaseTransfo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from detr_reference.attention.multihead_attention import MultiheadAttention, MultiheadAttentionConfig
+from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.deformable_attention.core import ms_deform_attn
-from detr_reference.deformable_attention.module import (
-    DeformableCore,
-    MSDeformAttnConfig,
-    MultiScaleDeformableAttention,
-)
-from detr_reference.feed_forward.feed_forward import FeedForward, FeedForwardConfig
-
-
-@dataclass(frozen=True)
-class DeformableLayerConfig:
-    """Sizes of a layer.
-
-    Args:
-        embed_dim: C, the channels of every token.
-        num_heads: M, heads of each attention.
-        feedforward_dim: F, hidden channels of the feed-forward network.
-        num_levels: L, the feature maps of a call.
-        num_points: P, the points that a head of a query reads on each level.
-        dropout: of attention weights, of what both attentions add, and in the feed-forward network; in training only.
-        activation: of the feed-forward network, "relu" or "gelu".
-
-    Raises:
-        ValueError: a size, rate or activation is refused by the part it belongs to.
-    """
-
-    embed_dim: int = 256
-    num_heads: int = 8
-    feedforward_dim: int = 1024
-    num_levels: int = 4
-    num_points: int = 4
-    dropout: float = 0.1
-    activation: str = "relu"
-
-    def __post_init__(self) -> None:
-        _ = self.self_attention, self.deformable_attention, self.feed_forward  # the parts check their own fields
-
-    @property
-    def self_attention(self) -> MultiheadAttentionConfig:
-        return MultiheadAttentionConfig(self.embed_dim, self.num_heads, attn_drop=self.dropout, proj_drop=self.dropout)
-
-    @property
-    def deformable_attention(self) -> MSDeformAttnConfig:
-        return MSDeformAttnConfig(self.embed_dim, self.num_heads, self.num_levels, self.num_points, self.dropout)
-
-    @property
-    def feed_forward(self) -> FeedForwardConfig:
-        return FeedForwardConfig(
-            self.embed_dim, self.feedforward_dim, ffn_drop=self.dropout, activation=self.activation
-        )
+from detr_reference.deformable_attention.module import DeformableCore, MultiScaleDeformableAttention
+from detr_reference.feed_forward.feed_forward import FeedForward
+from detr_reference.transformer.config import DeformableLayerConfig
 
 
 class DeformableEncoderLayer(nn.Module):

@@ -7,39 +7,14 @@ layers/transformer.py (TransformerLayerSequence) and projects/detr/modeling/tran
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_reference.every_block.parameters import with_parameters
-from detr_reference.transformer.layer import DecoderLayer, EncoderLayer, TransformerLayerConfig
-
-
-@dataclass(frozen=True)
-class TransformerStackConfig:
-    """Of what a stack consists.
-
-    Args:
-        layer: the configuration of every layer.
-        num_layers: N; each layer has its own parameters.
-        post_norm: whether what leaves the stack passes one final norm. DETR's post-norm encoder has none, its
-            decoder has one; a pre-norm stack needs it, since its stream is never normalised inside.
-        return_intermediate: return the output of every layer, each through the one final norm.
-
-    Raises:
-        ValueError: num_layers is below 1.
-    """
-
-    layer: TransformerLayerConfig
-    num_layers: int = 6
-    post_norm: bool = False
-    return_intermediate: bool = False
-
-    def __post_init__(self) -> None:
-        if self.num_layers < 1:
-            raise ValueError(f"num_layers must be at least 1, got {self.num_layers}")
+from detr_reference.transformer.config import TransformerStackConfig
+from detr_reference.transformer.layer import DecoderLayer, EncoderLayer
 
 
 class TransformerStack(nn.Module):

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.attention.self_attention import SelfAttention, SelfAttentionConfig
+from detr_reference.attention.config import SelfAttentionConfig
+from detr_reference.attention.self_attention import SelfAttention
 
 INITIAL_SCALE = 1e-5  # of layer scale; timm's default
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from detr_reference.vision_transformer.vit import VisionTransformer, VisionTransformerConfig
+from detr_reference.vision_transformer.config import VisionTransformerConfig
+from detr_reference.vision_transformer.vit import VisionTransformer
 
 TIMM_UNUSED = r"head\..*"
 TRANSFORMERS_UNUSED = r"(classifier|pooler)\..*|embeddings\.mask_token"

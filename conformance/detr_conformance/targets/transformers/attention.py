@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from detr_conformance.targets.transformers.attention_families import FAMILIES
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+    from detr_reference.attention.config import MultiheadAttentionConfig
+
+__all__ = ["FAMILIES", "provides", "variants"]
 
 
 def provides(family: str) -> dict[str, Callable[..., nn.Module]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detr_conformance.targets.attention_frame import Padding, Projected, Tokens
 from detr_conformance.targets.transformers.attention_families import FAMILIES, source
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
 
 
 def build(family: str, config: MultiheadAttentionConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor, nn
 
-    from detr_reference.deformable_attention.module import MSDeformAttnConfig
+    from detr_reference.deformable_attention.config import MSDeformAttnConfig
 
 
 def provides(name: str) -> dict[str, Callable[..., Any]]:

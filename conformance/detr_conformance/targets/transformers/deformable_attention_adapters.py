@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from detr_conformance.target import TargetError
 from detr_conformance.targets.transformers.deformable_attention_families import Family
-from detr_reference.deformable_attention.module import MSDeformAttnConfig
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 
 IM2COL_STEP = 64  # read by their CUDA kernel alone, which they use only where a model asks for it
 

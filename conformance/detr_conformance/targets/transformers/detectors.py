@@ -44,8 +44,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.detectors.deformable_detr import DeformableDETRConfig
-    from detr_reference.detectors.detr import DETRConfig
+    from detr_reference.detectors.config import DeformableDETRConfig, DETRConfig
 
 FAMILIES = ("detr", "deformable_detr")
 

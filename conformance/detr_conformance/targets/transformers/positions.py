@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor, nn
 
-    from detr_reference.positions.learned_position_embedding import LearnedPositionEmbeddingConfig
+    from detr_reference.positions.config import LearnedPositionEmbeddingConfig
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from detr_conformance.targets.transformers.transformer_families import FAMILIES
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.feed_forward.feed_forward import FeedForwardConfig
-    from detr_reference.feed_forward.mlp import MLPConfig
-    from detr_reference.transformer.layer import TransformerLayerConfig
+    from detr_reference.feed_forward.config import FeedForwardConfig, MLPConfig
+    from detr_reference.transformer.config import TransformerLayerConfig
 
 
 def provides(name: str) -> dict[str, Callable[..., nn.Module]]:

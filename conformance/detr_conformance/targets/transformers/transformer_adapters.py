@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from detr_conformance.target import TargetError
 from detr_conformance.targets.transformers.transformer_families import FAMILIES
-from detr_reference.feed_forward.feed_forward import FeedForwardConfig
-from detr_reference.feed_forward.mlp import MLPConfig
-from detr_reference.transformer.layer import TransformerLayerConfig
+from detr_reference.feed_forward.config import FeedForwardConfig, MLPConfig
+from detr_reference.transformer.config import TransformerLayerConfig
 
 State = Mapping[str, Tensor] | None
 Parts = dict[str, Tensor | tuple[Tensor, ...]]  # the reference's name -> the module's own parameter or parameters

@@ -25,8 +25,8 @@ from detr_conformance.target import TargetError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from detr_reference.attention.self_attention import SelfAttentionConfig
-    from detr_reference.vision_transformer.vit import VisionTransformerConfig
+    from detr_reference.attention.config import SelfAttentionConfig
+    from detr_reference.vision_transformer.config import VisionTransformerConfig
 
 FAMILIES = {
     "vit": "ViT",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detr_reference.vision_transformer.vit import VisionTransformerConfig
+from detr_reference.vision_transformer.config import VisionTransformerConfig
 
 Parts = dict[str, Tensor | tuple[Tensor, ...]]  # the reference's name -> the module's own parameter or parameters
 

@@ -26,7 +26,7 @@ from detr_conformance.topics.attention.checks import (
     dropping_weights,
     many_heads,
 )
-from detr_reference.attention.self_attention import SelfAttentionConfig
+from detr_reference.attention.config import SelfAttentionConfig
 from detr_reference.attention.self_attention import build as build_self_attention
 
 OPERATION = "cross_attention"

@@ -14,12 +14,12 @@ from typing import Any
 from torch import nn
 
 from detr_reference.deformable_attention.module import DeformableCore
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.dab_detr import DABDETR, DABDETRConfig
-from detr_reference.detectors.deformable_detr import DeformableDETR, DeformableDETRConfig
-from detr_reference.detectors.detr import DETR, DETRConfig
+from detr_reference.detectors.config import DABDETRConfig, DeformableDETRConfig, DETRConfig, DINOConfig, DNDETRConfig
+from detr_reference.detectors.dab_detr import DABDETR
+from detr_reference.detectors.deformable_detr import DeformableDETR
+from detr_reference.detectors.detr import DETR
 from detr_reference.detectors.dino import DINO
-from detr_reference.detectors.dn_detr import DNDETR, DNDETRConfig
+from detr_reference.detectors.dn_detr import DNDETR
 from detr_reference.losses.detection_losses import DINO_WEIGHTS
 from detr_reference.training.recipes.fields import hint, read_fields
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
 
 OPERATION = "multihead_attention"
 

@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_reference.attention.cross_attention import CrossAttentionConfig
-from detr_reference.attention.self_attention import SelfAttentionConfig
+from detr_reference.attention.config import CrossAttentionConfig, SelfAttentionConfig
 
 SELF = "self_attention"
 CROSS = "cross_attention"

@@ -17,7 +17,7 @@ from detr_conformance.topics.attention.mutants.multihead_attention import (
     Scores,
     Tokens,
 )
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
 
 
 @twin("fused-attention", operation="multihead_attention", origin="torch, scaled_dot_product_attention")

@@ -17,7 +17,7 @@ from detr_conformance.topics.attention.mutants.self_attention import (
     Logits,
     Tokens,
 )
-from detr_reference.attention.self_attention import SelfAttentionConfig
+from detr_reference.attention.config import SelfAttentionConfig
 
 
 def fused(query: Heads, key: Heads, value: Heads, dropout: float) -> Heads:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
 from detr_conformance.topics.deformable_attention.mutants.kernel import Kernel
-from detr_reference.deformable_attention.module import MSDeformAttnConfig
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 
 MODULE = "ms_deform_attn_module"
 

@@ -19,7 +19,7 @@ from detr_conformance.topics.deformable_attention.mutants.module import (
     Tokens,
 )
 from detr_conformance.topics.deformable_attention.twins.core import GridSample
-from detr_reference.deformable_attention.module import MSDeformAttnConfig
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
 
 
 @twin("fused-projection", operation="ms_deform_attn_module", origin="one matrix product, as for q, k and v")

@@ -13,14 +13,9 @@ import torch
 from torch import Tensor
 
 from detr_conformance.evidence.registry import twin
-from detr_reference.detectors.config import DINOConfig
-from detr_reference.detectors.deformable_detr import (
-    POSITION_OFFSET,
-    POSITION_TEMPERATURE,
-    DeformableDETR,
-    DeformableDETRConfig,
-)
-from detr_reference.detectors.detr import DETR, DETRConfig
+from detr_reference.detectors.config import DeformableDETRConfig, DETRConfig, DINOConfig
+from detr_reference.detectors.deformable_detr import POSITION_OFFSET, POSITION_TEMPERATURE, DeformableDETR
+from detr_reference.detectors.detr import DETR
 from detr_reference.detectors.dino import DINO
 from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.feature_levels import FeatureLevels, flatten_levels

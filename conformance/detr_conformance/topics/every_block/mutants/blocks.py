@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import DEFAULT_FEATURES, mutant, twin
 from detr_conformance.topics.positions.mutants.embeddings import SineByHand
-from detr_reference.feed_forward.mlp import MLPConfig
+from detr_reference.feed_forward.config import MLPConfig
 
 PERCEPTRON = "mlp"
 CAPTURED = (*DEFAULT_FEATURES, "compile", "export")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant, twin
-from detr_reference.feed_forward.feed_forward import FeedForwardConfig
+from detr_reference.feed_forward.config import FeedForwardConfig
 
 Tokens = Float[Tensor, "*leading channel"]
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant, twin
-from detr_reference.feed_forward.mlp import MLPConfig
+from detr_reference.feed_forward.config import MLPConfig
 
 Tokens = Float[Tensor, "*leading channel"]
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_reference.positions.learned_position_embedding import LearnedPositionEmbeddingConfig
+from detr_reference.positions.config import LearnedPositionEmbeddingConfig
 
 SINE, BOX = "sine_position_embedding", "box_position_embedding"
 LEARNED, LEVEL = "learned_position_embedding", "level_position_embedding"

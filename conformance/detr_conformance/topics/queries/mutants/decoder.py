@@ -22,9 +22,9 @@ from detr_conformance.topics.attention.mutants.multihead_attention import HandWr
 from detr_conformance.topics.deformable_attention.mutants.module import HandWrittenModule
 from detr_conformance.topics.positions.mutants.embeddings import BoxByHand
 from detr_conformance.topics.transformer.mutants.layers import Network
-from detr_reference.attention.multihead_attention import MultiheadAttentionConfig
-from detr_reference.deformable_attention.module import MSDeformAttnConfig
-from detr_reference.queries.dino_decoder import DINODecoderConfig
+from detr_reference.attention.config import MultiheadAttentionConfig
+from detr_reference.deformable_attention.config import MSDeformAttnConfig
+from detr_reference.queries.config import DINODecoderConfig
 
 OPERATION = "dino_decoder"
 

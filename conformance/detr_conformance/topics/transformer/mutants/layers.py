@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_reference.transformer.layer import TransformerLayerConfig
+from detr_reference.transformer.config import TransformerLayerConfig
 
 ENCODER, DECODER = "encoder_layer", "decoder_layer"
 

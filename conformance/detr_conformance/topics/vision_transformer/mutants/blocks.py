@@ -12,7 +12,7 @@ from detr_conformance.evidence.registry import mutant
 from detr_conformance.topics.attention.mutants.self_attention import HandWrittenSelfAttention
 from detr_conformance.topics.attention.mutants.self_attention_formula import BiasIgnored, Unscaled
 from detr_conformance.topics.vision_transformer.mutants.vit import Block, HandWrittenVit, Tokens
-from detr_reference.attention.self_attention import SelfAttentionConfig
+from detr_reference.attention.config import SelfAttentionConfig
 
 
 @mutant("vit-post-norm", rejects="VIT-7", origin="the original Transformer, DETR")

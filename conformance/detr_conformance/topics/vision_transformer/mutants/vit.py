@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
 from detr_conformance.topics.attention.mutants.self_attention import HandWrittenSelfAttention
-from detr_reference.attention.self_attention import SelfAttentionConfig
-from detr_reference.vision_transformer.vit import VisionTransformerConfig
+from detr_reference.attention.config import SelfAttentionConfig
+from detr_reference.vision_transformer.config import VisionTransformerConfig
 
 VIT = "vit"
 
