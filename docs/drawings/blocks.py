@@ -15,8 +15,9 @@ from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from detr_reference.denoising.denoising_mask import denoising_attention_mask
+from detr_reference.features.valid_ratios import valid_ratios
 from detr_reference.positions.sine_position_embedding import sine_position_embedding
-from detr_reference.queries.reference_points import encoder_reference_points, valid_ratios
+from detr_reference.queries.reference_points import encoder_reference_points
 from detr_reference.transformer.config import TransformerLayerConfig
 from detr_reference.vision_transformer.patch_embedding import PatchEmbedding
 from drawings.style import ACCENT, COOL, CREAM, INK, WARM, grid

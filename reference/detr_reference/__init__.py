@@ -1,1 +1,8 @@
-"""The readable reference of every block, with the spec chapters beside it."""
+"""The readable reference of every block, with the spec chapters beside it.
+
+The public names are those of the stub file beside this one; each is imported when it is first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

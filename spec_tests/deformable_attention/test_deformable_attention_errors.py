@@ -11,7 +11,8 @@ from torch import Tensor
 from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import build
-from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
+from detr_reference.features.valid_ratios import valid_ratios
+from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points
 from helpers.msda_cases import make_case
 from helpers.msda_module_cases import CONFIG, call, perturbed
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from detr_reference.deformable_attention.core import ms_deform_attn
-from detr_reference.queries.reference_points import decoder_reference_points, valid_ratios
+from detr_reference.features.valid_ratios import valid_ratios
+from detr_reference.queries.reference_points import decoder_reference_points
 from helpers.msda_cases import make_case
 from helpers.msda_module_cases import call, perturbed
 

@@ -10,7 +10,8 @@ from detr_reference.attention.config import MultiheadAttentionConfig
 from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
-from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
+from detr_reference.features.valid_ratios import valid_ratios
+from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points
 from helpers.claims_models import (
     EMBED,
     HEADS,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points, valid_ratios
+from detr_reference.features.valid_ratios import valid_ratios
+from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points
 from helpers.oracles.scalar_selection import ratio
 
 SHAPES = [(6, 4), (3, 50), (1, 2)]

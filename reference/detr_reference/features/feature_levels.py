@@ -16,9 +16,9 @@ from torch import Tensor
 
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.features.padding_mask import resize_padding_mask
+from detr_reference.features.valid_ratios import valid_ratios
 from detr_reference.positions.level_position_embedding import level_position_embedding
 from detr_reference.positions.sine_position_embedding import sine_position_embedding
-from detr_reference.queries.reference_points import valid_ratios
 
 
 class FeatureLevels(NamedTuple):
