@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from detr_conformance.reporting.terminal import verdict_line
 from detr_conformance.running.checking import refuse_unwritable
 from detr_conformance.running.loaders import load_target, resolve_names
 from detr_conformance.target import TargetError
-from detr_reference.cli import CannotDo
+from detr_reference.cli import CannotDo, need
 
 
 @dataclass
@@ -146,9 +145,7 @@ def bench_targets(
     targets: Sequence[str], asked: Asked, growth: bool, json_file: str | None, picture: str | None
 ) -> int:
     """Bench everything that the TARGETs stand for; returns the exit status of `detr-spec bench`."""
-    for package in ("pytest_benchmark", *(["matplotlib"] if picture else [])):
-        if importlib.util.find_spec(package) is None:
-            raise CannotDo(f"bench needs {package}, which is not installed: pip install 'detr-spec[bench]'")
+    need("bench", "bench", "pytest_benchmark", *(["matplotlib"] if picture else []))
     for path in filter(None, (json_file, picture)):
         refuse_unwritable(path)
     console = report_console()

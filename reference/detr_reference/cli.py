@@ -3,6 +3,7 @@ entry-point group `detr_spec.commands`, and a subcommand is imported only when i
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 COMMANDS = "detr_spec.commands"
+DISTRIBUTIONS = {"PIL": "pillow", "pytest_benchmark": "pytest-benchmark"}  # where the import has another name
 
 
 class CannotDo(click.ClickException):
@@ -72,6 +74,20 @@ def _broken(entry: EntryPoint, reason: str) -> click.Command:
         add_help_option=False,
         context_settings={"ignore_unknown_options": True},
     )
+
+
+def need(what: str, extra: str, *modules: str) -> None:
+    """Refuses what takes packages that are not installed, and says which extra brings them.
+
+    Raises:
+        CannotDo: one of the modules cannot be found.
+    """
+    missing = [DISTRIBUTIONS.get(name, name) for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise CannotDo(
+            f"{what} needs {', '.join(missing)}, which {are} not installed: pip install 'detr-spec[{extra}]'"
+        )
 
 
 @click.group(cls=Rooms, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

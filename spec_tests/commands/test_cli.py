@@ -277,7 +277,7 @@ def test_an_interrupt_ends_the_suite_and_exits_130(here: Path, number: signal.Si
         "start(); running('slow'); open('pids', 'w').write(f'{os.getpid()} {worker.pid} '); time.sleep(60)"
     )
     command.write_text(
-        "import signal\nimport sys\nfrom detr_conformance import runner\nfrom detr_reference.cli import main\n"
+        "import signal\nimport sys\nfrom detr_conformance.running import runner\nfrom detr_reference.cli import main\n"
         # A shell starts background jobs with SIGINT ignored, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"runner.suite_command = lambda target, _, events: [sys.executable, {str(fake)!r}, str(events)]\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from detr_conformance.reporting.web_page import web_page
 from detr_conformance.running.loaders import load_target, resolve_names
 from detr_conformance.running.runner import run_suite
 from detr_conformance.target import TargetError
-from detr_reference.cli import CannotDo
+from detr_reference.cli import CannotDo, need
 
 CURVES_SECONDS = 600
 
@@ -161,8 +160,7 @@ def refuse_unwritable(path: str) -> None:
 
 def _refuse_curves(target: str) -> None:
     """Before the run: one picture shows one target, and drawing takes a package that checking does not."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise CannotDo("--curves draws with matplotlib, which is not installed: pip install 'detr-spec[pictures]'")
+    need("--curves", "pictures", "matplotlib")
     with contextlib.suppress(TargetError):  # its run says why it does not load
         if len(names := resolve_names(target)) > 1:
             raise CannotDo(f"--curves draws one target, and {target} stands for {', '.join(names)}")

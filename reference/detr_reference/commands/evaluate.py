@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from detr_reference.cli import CannotDo
+from detr_reference.cli import CannotDo, need
 from detr_reference.commands.options import in_a_folder, model_options, recipe_of, write_json
 
 
@@ -54,6 +54,7 @@ def evaluate(
     detr-spec evaluate detr-r50-e632da11.pth --recipe detr-r50-500 --coco COCO
     detr-spec evaluate --detections results.json --annotations instances_val2017.json
     """
+    need("evaluate", "train", "pycocotools", "PIL")
     if (checkpoint is None) == (detections is None):
         raise CannotDo("give a CHECKPOINT or --detections, one of the two")
     if checkpoint is not None and not (coco or images or annotations) and _generated(checkpoint).is_dir():

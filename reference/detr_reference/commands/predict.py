@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from detr_reference.cli import CannotDo
+from detr_reference.cli import CannotDo, need
 from detr_reference.commands.options import in_a_folder, model_options, recipe_of, write_json
 
 
@@ -43,6 +43,7 @@ def predict(
     detr-spec predict runs/smoke photo.jpg -o found.png
     detr-spec predict detr-r50-e632da11.pth --recipe detr-r50-500 *.jpg --threshold 0.7
     """
+    need("predict", "train", "PIL")
     places = destinations(images, output)
 
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from detr_reference.cli import CannotDo
+from detr_reference.cli import CannotDo, need
 from detr_reference.commands.options import settings
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def _dry_run(recipe: Recipe, console: Console) -> None:
 def _train(
     recipe: Recipe, output: Path, device: str | None, console: Console, context: click.Context, options: dict[str, Any]
 ) -> None:
+    need("train", "train", "pycocotools", "PIL", "tensorboard", "matplotlib")
     from detr_reference.commands.training import TrainingOptions, train_and_show
 
     try:
