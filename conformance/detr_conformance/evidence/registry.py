@@ -36,6 +36,7 @@ class Twin:
         operation: the operation it implements.
         origin: where this way of writing is found.
         summary: first line of its docstring.
+        module: where it is written.
         build: returns what `Target.provides` holds for the operation; a new one each time, because some keep state.
         dtypes: claimed dtypes.
         features: claimed features.
@@ -46,6 +47,7 @@ class Twin:
     operation: str
     origin: str
     summary: str
+    module: str
     build: Callable[[], Callable[..., Any]]
     dtypes: tuple[str, ...] = DTYPES
     features: tuple[str, ...] = DEFAULT_FEATURES
@@ -91,6 +93,7 @@ def mutant(
             rejects=rejects,
             origin=origin,
             summary=_summary(implementation),
+            module=implementation.__module__,
             build=_builder(about, implementation),
             features=features,
         )
@@ -120,6 +123,7 @@ def twin(
             operation=operation,
             origin=origin,
             summary=_summary(implementation),
+            module=implementation.__module__,
             build=_builder(operation, implementation),
             features=features,
             stages=stages,
