@@ -10,19 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import detr_reference
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
+from detr_reference.denoising import contrastive_denoising as denoising
 from detr_reference.denoising.contrastive_denoising import contrastive_denoising
 from detr_reference.detectors import dino
 from detr_reference.detectors.config import DINOConfig
 from detr_reference.detectors.dino import DINO
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
+from detr_reference.queries import dino_decoder
 from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_dino
 from helpers.oracles import straight_dino
+from helpers.places import CHAPTERS
 
 LAYERS, QUERIES = SIZES["num_decoder_layers"], SIZES["num_queries"]
-PACKAGE = Path(detr_reference.__file__).parent
 VARIANTS = pytest.mark.parametrize(
     "variant",
     [
@@ -312,16 +313,16 @@ def test_five_scales() -> None:
 
 def test_told_twice() -> None:
     """The steps of the chapter's pseudocode are those of the code, in one order."""
-    chapter = (PACKAGE / "spec" / "19-dino.md").read_text()
+    chapter = (CHAPTERS / "19-dino.md").read_text()
     page = chapter.partition("## The pseudocode")[2].partition("## What each step is for")[0]
     steps = [int(number) for number in re.findall(r"^    +(\d+)   ", page, re.MULTILINE)]
     assert steps == list(range(1, 14))
-    code = (PACKAGE / "dino.py").read_text()
+    code = Path(dino.__file__).read_text()
     forward = code.partition("def forward(")[2].partition("def _selected_cells")[0]
     comments = " ".join(re.findall(r"^ *# (\d.*)$", forward, re.MULTILINE))
     assert [int(number) for number in re.findall(r"\b(\d+)\.", comments)] == [1, 2, 3, 4, 6, 7, 8, 10, 11, 12, 13]
     names = set(re.findall(r"^ +(?:\d+ )? *([a-z_]+)(?:, [a-z_]+)* += ", page, re.MULTILINE))
-    written = code + "".join((PACKAGE / f"{name}.py").read_text() for name in ("dino_decoder", "contrastive_denoising"))
+    written = code + "".join(Path(part.__file__).read_text() for part in (dino_decoder, denoising))
     assert {name for name in names if not re.search(rf"{name}\b", written)} == set()
 
 

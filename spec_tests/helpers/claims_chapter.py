@@ -47,7 +47,7 @@ def faults(chapter_file: Path, tests: Path, clauses: Container[str]) -> list[str
 
     Args:
         chapter_file: the chapter.
-        tests: the folder of test_claims_*.py.
+        tests: the folder below which test_claims_*.py lie.
         clauses: the ids that chapters may refer to.
     """
     chapter = chapter_file.read_text()
@@ -100,7 +100,7 @@ def _unnamed_tests(claims: list[Section], tests: Path) -> list[str]:
     named = {(name, Path(target).name) for claim in claims for name, target in _TEST_LINK.findall(claim.text)}
     return [
         f"{path.name} has {name}, which the chapter does not name"
-        for path in sorted(tests.glob("test_claims_*.py"))
+        for path in sorted(tests.rglob("test_claims_*.py"))
         for name in tests_in(path)
         if name.startswith("test_claim_") and (name, path.name) not in named
     ]
