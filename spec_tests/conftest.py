@@ -57,7 +57,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The images of `tiny_training`."""
-    from helpers.tiny_training import write_tiny_images
+    from helpers.tiny.tiny_training import write_tiny_images
 
     folder = tmp_path_factory.mktemp("images")
     write_tiny_images(folder)

@@ -12,8 +12,8 @@ from detr_reference.attention.config import CrossAttentionConfig, MultiheadAtten
 from detr_reference.attention.cross_attention import CrossAttention
 from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.attention.self_attention import SelfAttention
-from helpers.claims_models import EMBED as LANES
-from helpers.claims_models import deformable_attention, memory, perturbed
+from helpers.tiny.claims_models import EMBED as LANES
+from helpers.tiny.claims_models import deformable_attention, memory, perturbed
 
 EMBED, HEADS, BATCH, QUERIES, KEYS = 6, 2, 3, 5, 7
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from detr_reference.attention.config import SelfAttentionConfig
 from detr_reference.attention.self_attention import SelfAttention, build
-from helpers.attention_modules import as_numpy, perturbed
 from helpers.oracles import loop_attention
+from helpers.tiny.attention_modules import as_numpy, perturbed
 
 CONFIG = SelfAttentionConfig(embed_dim=12, num_heads=3, qkv_bias=True)
 

@@ -16,7 +16,7 @@ from detr_reference.detectors.config import DeformableDETRConfig
 from detr_reference.detectors.deformable_detr import DeformableDETR, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers import published_models as published
-from helpers.checkpoint_cases import (
+from helpers.tiny.checkpoint_cases import (
     CLOSE,
     config_of,
     distance,

@@ -20,7 +20,7 @@ from detr_reference.detectors.detr import DETR, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.losses.matching import hungarian_matching
 from helpers import published_models as published
-from helpers.checkpoint_cases import (
+from helpers.tiny.checkpoint_cases import (
     CLOSE,
     config_of,
     distance,

@@ -16,7 +16,8 @@ from detr_reference.detectors import dino
 from detr_reference.detectors.dino import DINO, DINOConfig, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers import published_models as published
-from helpers.checkpoint_cases import (
+from helpers.dino_stages import fix_the_noise, stages
+from helpers.tiny.checkpoint_cases import (
     CLOSE,
     config_of,
     distance,
@@ -26,7 +27,6 @@ from helpers.checkpoint_cases import (
     unread,
     wrong_gradients,
 )
-from helpers.dino_stages import fix_the_noise, stages
 
 FORMAT_NAMES = ("dino", "detrex_dino")
 

@@ -16,7 +16,7 @@ from detr_reference.checkpoints import CheckpointError, converted, detect_format
 from detr_reference.features.config import ResNetConfig
 from detr_reference.features.resnet import ResNet, build
 from helpers import published_models as published
-from helpers.checkpoint_cases import CLOSE, exchanged
+from helpers.tiny.checkpoint_cases import CLOSE, exchanged
 
 RECORD = published.load_record("torchvision_resnet")
 CONFIG = ResNetConfig(blocks=(1, 2, 1, 1), width=4, out_stages=(1, 2, 3, 4))

@@ -23,7 +23,7 @@ from detr_reference.detectors.config import DeformableDETRConfig, DETRConfig
 from detr_reference.detectors.deformable_detr import DeformableDETR
 from detr_reference.detectors.detr import DETR
 from helpers import published_models as published
-from helpers.checkpoint_cases import exchanged
+from helpers.tiny.checkpoint_cases import exchanged
 
 CLOSE = 2e-6  # relative; transformers computes positions in float32
 SIZES: dict[str, Any] = {

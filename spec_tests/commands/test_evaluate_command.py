@@ -12,7 +12,7 @@ from detr_reference.training.detection.evaluation import NAMES
 from detr_reference.training.detection.trained import open_trained, save_trained
 from detr_reference.training.recipes.recipe import Recipe
 from helpers import commands
-from helpers.trained_cases import CAR, SCORE, write_coco, write_published
+from helpers.tiny.trained_cases import CAR, SCORE, write_coco, write_published
 
 # Every image is said to have a car in its middle. The scores are equal, so the order is that of the images: the first
 # has no car, the other three do. Precision 1/2, 2/3 and 3/4 at the recalls 1/3, 2/3 and 1; interpolated 3/4 everywhere.

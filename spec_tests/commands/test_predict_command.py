@@ -14,7 +14,7 @@ from PIL import Image
 
 from detr_reference.training.detection.drawing import colour_of
 from helpers import commands
-from helpers.trained_cases import CAR, SCORE, write_image, write_published
+from helpers.tiny.trained_cases import CAR, SCORE, write_image, write_published
 
 
 def run(*arguments: object) -> Result:

@@ -15,7 +15,7 @@ from detr_reference.commands import train as command
 from detr_reference.commands import training
 from detr_reference.training.learning.learner import Learner
 from detr_reference.training.recipes.recipe import Recipe, names
-from helpers.tiny_training import tiny_recipe, write_tiny_images
+from helpers.tiny.tiny_training import tiny_recipe, write_tiny_images
 
 
 def typed(*words: object) -> Result:

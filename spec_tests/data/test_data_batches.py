@@ -17,7 +17,7 @@ from detr_reference.data.loading import EvaluationImages, TrainingImages
 from detr_reference.data.sample import Sample
 from detr_reference.losses.batch_targets import batch_targets
 from detr_reference.losses.boxes import box_cxcywh_to_xyxy
-from helpers.coco_folder import coco_folder
+from helpers.tiny.coco_folder import coco_folder
 
 SMALL = Augmentation(scales=(8, 12, 16), max_size=32, crop_scales=(14,), crop_range=(6, 12), evaluation_scale=12)
 

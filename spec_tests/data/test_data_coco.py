@@ -13,7 +13,7 @@ from detr_reference.data.categories import Categories
 from detr_reference.data.coco import CocoDetection, checked, read_annotations
 from detr_reference.data.coco_problems import DataError
 from detr_reference.data.images import read_image, tensor_of
-from helpers.coco_folder import CocoFolder, annotation, coco_folder
+from helpers.tiny.coco_folder import CocoFolder, annotation, coco_folder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 from detr_reference.data.coco import CocoDetection, checked, read_annotations
 from detr_reference.data.coco_problems import SHOWN, DataError, problems
 from detr_reference.data.images import ImageError, read_image
-from helpers.coco_folder import CocoFolder, coco_folder
+from helpers.tiny.coco_folder import CocoFolder, coco_folder
 
 
 @pytest.fixture

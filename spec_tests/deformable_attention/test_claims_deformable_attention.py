@@ -12,7 +12,7 @@ from detr_reference.attention.config import MultiheadAttentionConfig
 from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
-from helpers.claims_models import (
+from helpers.tiny.claims_models import (
     EMBED,
     HEADS,
     POINTS,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import ms_deform_attn
-from helpers.msda_cases import Case, cases, make_case
 from helpers.oracles import scalar_msda
+from helpers.tiny.msda_cases import Case, cases, make_case
 
 
 def oracle_arguments(case: Case) -> tuple:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.deformable_attention.core import ms_deform_attn
-from helpers.msda_cases import make_case
+from helpers.tiny.msda_cases import make_case
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from detr_reference.deformable_attention.core import ms_deform_attn
-from helpers.msda_cases import Case, make_case
+from helpers.tiny.msda_cases import Case, make_case
 
 
 def one_level_many_points(case: Case) -> Case:

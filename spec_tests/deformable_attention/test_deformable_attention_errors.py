@@ -13,8 +13,8 @@ from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import build
 from detr_reference.features.valid_ratios import valid_ratios
 from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points
-from helpers.msda_cases import make_case
-from helpers.msda_module_cases import CONFIG, call, perturbed
+from helpers.tiny.msda_cases import make_case
+from helpers.tiny.msda_module_cases import CONFIG, call, perturbed
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

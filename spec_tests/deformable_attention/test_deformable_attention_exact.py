@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
-from helpers.msda_cases import Case, Shapes, make_case
 from helpers.oracles import scalar_msda
+from helpers.tiny.msda_cases import Case, Shapes, make_case
 
 MAPS: Shapes = [(5, 8), (51, 3), (1, 2)]
 

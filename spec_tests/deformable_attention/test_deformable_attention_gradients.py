@@ -8,7 +8,7 @@ from hypothesis import given
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
-from helpers.msda_cases import Case, cases, make_case
+from helpers.tiny.msda_cases import Case, cases, make_case
 
 
 @pytest.mark.parametrize("reach", [-0.5, 0.9, 30.0])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
-from helpers.msda_cases import Case, Shapes, make_case
+from helpers.tiny.msda_cases import Case, Shapes, make_case
 
 NORMAL = {"batch": 2, "queries": 3, "heads": 2, "channels": 4, "points": 2}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import ms_deform_attn
-from helpers.msda_cases import Case, make_case
+from helpers.tiny.msda_cases import Case, make_case
 
 CASE = make_case([(5, 4), (2, 7), (50, 3)], batch=3, queries=6, heads=2, channels=3, points=2, reach=-0.5)
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from detr_reference.deformable_attention.config import MSDeformAttnConfig
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.deformable_attention.module import build
-from helpers.msda_module_cases import CELLS, CONFIG, SHAPES, call, padding, perturbed
 from helpers.oracles import scalar_msda_module
+from helpers.tiny.msda_module_cases import CELLS, CONFIG, SHAPES, call, padding, perturbed
 
 
 class Spy:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from detr_reference.deformable_attention.core import ms_deform_attn
-from helpers.msda_cases import Case, make_case
 from helpers.oracles import scalar_msda
+from helpers.tiny.msda_cases import Case, make_case
 
 BAD = [math.nan, math.inf, -math.inf]
 

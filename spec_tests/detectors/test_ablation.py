@@ -11,8 +11,8 @@ from detr_reference.detectors import dino
 from detr_reference.detectors.ablation import ABLATION, AblationRow
 from detr_reference.detectors.config import DINOConfig
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
-from helpers.deformable_models import SIZES, padded_images, targets
 from helpers.places import CHAPTERS
+from helpers.tiny.deformable_models import SIZES, padded_images, targets
 
 NOISE = {"label_noise_ratio", "box_noise_scale"}
 CHANGED = (

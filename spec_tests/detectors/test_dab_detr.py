@@ -14,7 +14,7 @@ from detr_reference.detectors.dab_detr import DABDETR, build
 from detr_reference.feed_forward.config import MLPConfig
 from detr_reference.feed_forward.mlp import MLP
 from detr_reference.positions.box_position_embedding import box_position_embedding
-from helpers.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
+from helpers.tiny.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
 
 CONFIG = DABDETRConfig(**TINY)
 

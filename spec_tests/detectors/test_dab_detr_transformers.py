@@ -18,7 +18,7 @@ from detr_reference.checkpoints.tables import transformers_names as names
 from detr_reference.checkpoints.tables.resnet_names import COUNTERS, transformers_rows
 from detr_reference.detectors.config import DABDETRConfig
 from detr_reference.detectors.dab_detr import build
-from helpers.detector_cases import TINY, padded_images, theirs_of
+from helpers.tiny.detector_cases import TINY, padded_images, theirs_of
 
 transformers = pytest.importorskip("transformers")
 

@@ -15,7 +15,7 @@ from detr_reference.deformable_attention.module import MultiScaleDeformableAtten
 from detr_reference.detectors.config import DeformableDETRConfig
 from detr_reference.detectors.deformable_detr import DeformableDETR, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
-from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_deformable_detr
+from helpers.tiny.deformable_models import SIZES, Pooled, padded_images, targets, tiny_deformable_detr
 
 PLAIN: dict[str, Any] = {}
 REFINED = {"box_refinement": True}

@@ -14,7 +14,7 @@ from detr_reference.detectors.config import DeformableDETRConfig
 from detr_reference.detectors.deformable_detr import build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.positions.proposal_position_embedding import proposal_position_embedding
-from helpers.deformable_models import padded_images, perturbed, targets
+from helpers.tiny.deformable_models import padded_images, perturbed, targets
 
 FORMS = [
     pytest.param(False, False, id="plain"),

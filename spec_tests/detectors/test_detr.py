@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detr_reference.detectors.config import DETRConfig
 from detr_reference.detectors.detr import DETR, build
 from detr_reference.transformer.stack import build_decoder, build_encoder
-from helpers.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
+from helpers.tiny.detector_cases import TINY, Patches, builds_copies, on_larger_canvas, padded_images, scrambled
 
 CONFIG = DETRConfig(**TINY, dropout=0.1)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from detr_reference.checkpoints.tables.transformers_detr import renamed
 from detr_reference.detectors.config import DETRConfig
 from detr_reference.detectors.detr import DETR, build
-from helpers.detector_cases import TINY, padded_images, theirs_of
+from helpers.tiny.detector_cases import TINY, padded_images, theirs_of
 
 transformers = pytest.importorskip("transformers")
 

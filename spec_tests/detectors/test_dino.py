@@ -19,9 +19,9 @@ from detr_reference.detectors.config import DINOConfig
 from detr_reference.detectors.dino import DINO
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.queries import dino_decoder
-from helpers.deformable_models import SIZES, Pooled, padded_images, targets, tiny_dino
 from helpers.oracles import straight_dino
 from helpers.places import CHAPTERS
+from helpers.tiny.deformable_models import SIZES, Pooled, padded_images, targets, tiny_dino
 
 LAYERS, QUERIES = SIZES["num_decoder_layers"], SIZES["num_queries"]
 VARIANTS = pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from detr_reference.detectors.config import DABDETRConfig, DNDETRConfig
 from detr_reference.detectors.dab_detr import DABDETR
 from detr_reference.detectors.dn_detr import DNDETR, build
 from detr_reference.losses.batch_targets import BatchTargets
-from helpers.detector_cases import TINY, padded_images, scrambled
+from helpers.tiny.detector_cases import TINY, padded_images, scrambled
 
 CONFIG = DNDETRConfig(**TINY, denoising_groups=2)
 COUNTS = torch.tensor([1, 3])

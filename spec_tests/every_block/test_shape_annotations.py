@@ -9,8 +9,8 @@ import torch
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.features.valid_ratios import valid_ratios
 from detr_reference.queries.reference_points import decoder_reference_points
-from helpers.msda_cases import make_case
-from helpers.msda_module_cases import call, perturbed
+from helpers.tiny.msda_cases import make_case
+from helpers.tiny.msda_module_cases import call, perturbed
 
 
 def test_axes_of_one_name_agree() -> None:

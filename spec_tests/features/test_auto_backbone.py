@@ -10,7 +10,7 @@ import torch
 from detr_reference.detectors.config import DETRConfig
 from detr_reference.detectors.detr import DETR
 from detr_reference.features.auto_backbone import AutoBackbone
-from helpers.detector_cases import TINY, padded_images, scrambled
+from helpers.tiny.detector_cases import TINY, padded_images, scrambled
 
 CONVNEXT = {
     "model_type": "convnext",

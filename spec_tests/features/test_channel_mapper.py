@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detr_reference.features.channel_mapper import ChannelMapper, build
 from detr_reference.features.config import ChannelMapperConfig
-from helpers.detector_cases import scrambled
+from helpers.tiny.detector_cases import scrambled
 
 CONFIG = ChannelMapperConfig(in_channels=(3, 5), embed_dim=8, num_outs=4, num_groups=4)
 

@@ -11,7 +11,7 @@ from detr_reference.checkpoints.tables.transformers_resnet import TABLE
 from detr_reference.features.config import ResNetConfig
 from detr_reference.features.frozen_batch_norm import FrozenBatchNorm
 from detr_reference.features.resnet import Bottleneck, ResNet, build
-from helpers.detector_cases import scrambled
+from helpers.tiny.detector_cases import scrambled
 
 CONFIG = ResNetConfig(blocks=(2, 1, 3, 1), width=4, out_stages=(1, 2, 3, 4))
 

@@ -11,7 +11,7 @@ import sys
 import torch
 from torch import Tensor
 
-from helpers.msda_cases import Case
+from helpers.tiny.msda_cases import Case
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from detr_reference.deformable_attention.core import ms_deform_attn as reference
 from detr_reference.kernels import cpu_passes
 from detr_reference.kernels.cpu import ms_deform_attn
-from helpers.msda_cases import Case, cases, make_case
+from helpers.tiny.msda_cases import Case, cases, make_case
 
 BAD = [math.nan, math.inf, -math.inf]
 

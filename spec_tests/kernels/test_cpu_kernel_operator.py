@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detr_reference.kernels import cpu_operator
 from detr_reference.kernels.cpu import ms_deform_attn
-from helpers.msda_cases import make_case
+from helpers.tiny.msda_cases import make_case
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

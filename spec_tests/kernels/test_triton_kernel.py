@@ -12,7 +12,7 @@ from torch import Tensor
 from detr_reference.deformable_attention import core as deformable_attention
 from detr_reference.kernels import triton_backward, triton_forward, triton_gather, triton_operator, triton_sampling
 from detr_reference.kernels.triton_kernel import ms_deform_attn, ms_deform_attn_deterministic
-from helpers.msda_cases import Case, Shapes, make_case
+from helpers.tiny.msda_cases import Case, Shapes, make_case
 from helpers.triton_device import DEVICE, gradients, on_device
 
 Core = Callable[..., Tensor]

@@ -10,7 +10,7 @@ from detr_reference.deformable_attention import core as deformable_attention
 from detr_reference.kernels import triton_kernel
 from detr_reference.kernels.triton_kernel import ms_deform_attn
 from detr_reference.kernels.triton_operator import backward_operator, operator
-from helpers.msda_cases import Case, make_case
+from helpers.tiny.msda_cases import Case, make_case
 from helpers.triton_device import DEVICE, gradients, on_device
 
 

@@ -14,8 +14,8 @@ from detr_reference.denoising.contrastive_denoising import contrastive_denoising
 from detr_reference.denoising.denoising_pairs import denoising_pairs
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.losses.matching import hungarian_matching
-from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 from helpers.oracles import scalar_losses as oracle
+from helpers.tiny.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 
 COUNTS = (2, 0, 3)
 KINDS = ("loss_class", "loss_bbox", "loss_giou")

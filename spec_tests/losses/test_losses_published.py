@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detr_reference.denoising.denoising_pairs import denoising_pairs
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
-from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
+from helpers.tiny.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 
 pytest.importorskip("transformers")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from detr_reference.losses.loss_normaliser import mean_boxes
-from helpers.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
+from helpers.tiny.loss_batches import Predictions, Targets, generator_of, predictions_of, targets_of
 
 WORLD = 2
 # Boxes of the images of each process: unlike numbers, then one process without any, then hardly any at all.

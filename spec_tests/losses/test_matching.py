@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_reference.losses.matching import focal_class_cost, hungarian_matching
-from helpers.loss_batches import Predictions, Targets, boxes_of, generator_of, predictions_of, targets_of
 from helpers.oracles import scalar_losses as oracle
+from helpers.tiny.loss_batches import Predictions, Targets, boxes_of, generator_of, predictions_of, targets_of
 
 WEIGHTS = {"cost_class": 1.5, "cost_bbox": 4.0, "cost_giou": 3.0}
 

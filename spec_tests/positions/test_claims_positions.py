@@ -12,7 +12,7 @@ from detr_reference.deformable_attention.core import level_starts
 from detr_reference.deformable_attention.module import MultiScaleDeformableAttention
 from detr_reference.features.valid_ratios import valid_ratios
 from detr_reference.queries.reference_points import decoder_reference_points, encoder_reference_points
-from helpers.claims_models import (
+from helpers.tiny.claims_models import (
     EMBED,
     HEADS,
     LEVELS,

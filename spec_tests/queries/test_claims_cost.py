@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detr_reference.attention.config import MultiheadAttentionConfig
 from detr_reference.attention.multihead_attention import MultiheadAttention
-from helpers.claims_models import (
+from helpers.tiny.claims_models import (
     EMBED,
     HEADS,
     LAYERS,

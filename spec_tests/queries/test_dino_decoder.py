@@ -11,8 +11,8 @@ from torch import Tensor
 from detr_reference.deformable_attention.core import level_starts, ms_deform_attn
 from detr_reference.queries.config import DINODecoderConfig
 from detr_reference.queries.dino_decoder import DINODecoderWithHeads, build
-from helpers.dino_decoder_cases import SHAPES, call, config, perturbed
 from helpers.oracles.straight_decoder import Image, Sizes, decode
+from helpers.tiny.dino_decoder_cases import SHAPES, call, config, perturbed
 
 OUTPUTS = ["hidden_states", "references", "pred_logits", "pred_boxes"]
 

@@ -14,7 +14,7 @@ from detr_reference.queries import dino_decoder
 from detr_reference.queries.box_refinement import refine_boxes
 from detr_reference.queries.dino_decoder import DINODecoder
 from detr_reference.queries.look_forward_twice import References, initial_references, next_references, predicted_boxes
-from helpers.dino_decoder_cases import call, perturbed
+from helpers.tiny.dino_decoder_cases import call, perturbed
 
 
 def reaches(losses: Sequence[Tensor], heads: Sequence[nn.Module]) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from detr_reference.data.coco import CocoDetection
 from detr_reference.training.detection.drawing import Drawn, colour_of
 from detr_reference.training.detection.prediction_grid import GAP, HEADER, draw_grid, draw_predictions
-from helpers.trained_cases import write_coco
+from helpers.tiny.trained_cases import write_coco
 
 NAMES = ["cat", "dog"]
 NOTHING = Drawn(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))

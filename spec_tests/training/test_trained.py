@@ -19,7 +19,7 @@ from detr_reference.training.detection.trained import open_trained, save_trained
 from detr_reference.training.learning.models import make_model
 from detr_reference.training.recipes.recipe import Recipe
 from helpers import published_models as published
-from helpers.trained_cases import RECORD, recipe_text, write_published
+from helpers.tiny.trained_cases import RECORD, recipe_text, write_published
 
 CATEGORIES = Categories.of([{"id": 4, "name": "tree"}, {"id": 9, "name": "house"}])
 

@@ -13,7 +13,7 @@ from detr_reference.training.learning.activation_checkpointing import checkpoint
 from detr_reference.training.learning.ema import moving_average
 from detr_reference.training.learning.models import MODELS
 from detr_reference.training.learning.objective import loss_of
-from helpers.training_cases import SMALL, small_batch, small_model
+from helpers.tiny.training_cases import SMALL, small_batch, small_model
 
 RATES = {"detr": {"dropout": 0.3}, "two_stage": {"dropout": 0.3}, "dino": {"dropout": 0.3}}
 

@@ -31,8 +31,8 @@ from detr_reference.training.recipes.recipe import Recipe
 from detr_reference.training.sampling import EpochBatches
 from detr_reference.training.state import read_checkpoint
 from helpers.fork_server import fork_server
-from helpers.tiny_training import tiny_images, tiny_recipe, write_images
-from helpers.training_cases import SMALL, small_batch, small_model
+from helpers.tiny.tiny_training import tiny_images, tiny_recipe, write_images
+from helpers.tiny.training_cases import SMALL, small_batch, small_model
 
 WORLD = 2
 BOXES = [3, 2, 0, 0, 1, 1]  # the second process has no box at its first step

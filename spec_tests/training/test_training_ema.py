@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from detr_reference.training.learning.ema import moving_average
-from helpers.training_cases import small_batch, small_model
+from helpers.tiny.training_cases import small_batch, small_model
 
 
 class Numbers(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 
 from detr_reference.training.learning.models import MODELS
 from detr_reference.training.learning.parameter_groups import parameter_groups
-from helpers.training_cases import SMALL, small_model, small_recipe
+from helpers.tiny.training_cases import SMALL, small_model, small_recipe
 
 
 def groups_of(case: str, model: nn.Module, **training: float) -> dict[str, list[str]]:

@@ -14,8 +14,8 @@ from detr_reference.training.distributed import Processes
 from detr_reference.training.learning.kernel import default_sampling_function, sampling_function
 from detr_reference.training.learning.models import make_model
 from detr_reference.training.run import Run
-from helpers.tiny_training import tiny_images, tiny_recipe
-from helpers.training_cases import SMALL, small_batch
+from helpers.tiny.tiny_training import tiny_images, tiny_recipe
+from helpers.tiny.training_cases import SMALL, small_batch
 
 KERNELS = """
 from detr_reference.deformable_attention.core import ms_deform_attn

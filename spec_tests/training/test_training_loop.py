@@ -26,7 +26,7 @@ from detr_reference.training.logs import RunLog
 from detr_reference.training.loop import train
 from detr_reference.training.progress import RunProgress
 from detr_reference.training.sampling import EpochBatches
-from helpers.tiny_training import tiny_images, tiny_recipe
+from helpers.tiny.tiny_training import tiny_images, tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALONE = Processes(torch.device("cpu"))

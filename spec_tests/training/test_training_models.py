@@ -9,7 +9,7 @@ import torch
 
 from detr_reference.deformable_attention.core import ms_deform_attn
 from detr_reference.training.learning.models import MODELS, make_model
-from helpers.training_cases import SMALL, small_batch, small_model
+from helpers.tiny.training_cases import SMALL, small_batch, small_model
 
 # Class weight in the loss, class cost in the matching, detections an image; main.py or configuration of each.
 PUBLISHED = {

@@ -12,7 +12,7 @@ from detr_reference.detectors.config import DETRConfig, DINOConfig
 from detr_reference.losses.detection_losses import detection_losses
 from detr_reference.training.learning.models import MODELS, Trainable
 from detr_reference.training.learning.objective import detections, loss_of
-from helpers.training_cases import SMALL, small_batch, small_model
+from helpers.tiny.training_cases import SMALL, small_batch, small_model
 
 
 def trainable_of(case: str) -> Trainable:

@@ -12,7 +12,7 @@ import pytest
 from detr_reference.training.recipes.recipe import Recipe, names
 from detr_reference.training.recipes.sections import DataRecipe, TrainingRecipe
 from detr_reference.training.recipes.toml_text import toml_text
-from helpers.training_cases import small_recipe
+from helpers.tiny.training_cases import small_recipe
 
 TEXT = """
 name = "mine"

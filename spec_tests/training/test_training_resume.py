@@ -19,7 +19,7 @@ from detr_reference.training.loop import train
 from detr_reference.training.run import Run
 from detr_reference.training.state import read_checkpoint
 from helpers.fork_server import fork_server
-from helpers.tiny_training import KILLED, tiny_images, tiny_recipe
+from helpers.tiny.tiny_training import KILLED, tiny_images, tiny_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Images = tuple[CocoDetection, CocoDetection]

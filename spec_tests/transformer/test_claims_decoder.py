@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.positions.box_position_embedding import box_position_embedding
-from helpers.claims_models import (
+from helpers.tiny.claims_models import (
     EMBED,
     LAYERS,
     BoxPosition,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_reference.transformer.layer import build_decoder_layer, build_encoder_layer
-from helpers.transformer_layer_cases import (
+from helpers.tiny.transformer_layer_cases import (
     CONFIG,
     POST,
     PRE,

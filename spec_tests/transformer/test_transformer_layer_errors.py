@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detr_reference.transformer.layer import build_decoder_layer, build_encoder_layer
-from helpers.transformer_layer_cases import POST, config, decoder_call, encoder_call, without_cross
+from helpers.tiny.transformer_layer_cases import POST, config, decoder_call, encoder_call, without_cross
 
 
 @pytest.mark.parametrize(

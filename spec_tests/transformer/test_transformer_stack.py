@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from detr_reference.transformer.config import TransformerStackConfig
 from detr_reference.transformer.stack import build_decoder, build_encoder
-from helpers.transformer_layer_cases import POST, PRE, config, decoder_call, encoder_call, perturbed, without_cross
+from helpers.tiny.transformer_layer_cases import POST, PRE, config, decoder_call, encoder_call, perturbed, without_cross
 
 
 def one_by_one(stack: nn.Module, call: dict[str, Tensor]) -> list[Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from detr_reference.vision_transformer.config import VisionTransformerConfig
 from detr_reference.vision_transformer.patch_embedding import PatchEmbedding
 from detr_reference.vision_transformer.vit import VisionTransformer, build
-from helpers.attention_modules import as_numpy, perturbed
 from helpers.oracles import loop_vit
+from helpers.tiny.attention_modules import as_numpy, perturbed
 
 CONFIG = VisionTransformerConfig(
     image_size=(6, 8), patch_size=2, in_channels=3, embed_dim=10, depth=2, num_heads=2, mlp_ratio=1.5, pool="none"

@@ -11,7 +11,7 @@ from torch import Tensor
 from detr_reference.vision_transformer.config import VisionTransformerConfig
 from detr_reference.vision_transformer.names import from_timm, from_transformers
 from detr_reference.vision_transformer.vit import VisionTransformer, build
-from helpers.attention_modules import perturbed
+from helpers.tiny.attention_modules import perturbed
 
 transformers = pytest.importorskip("transformers")
 

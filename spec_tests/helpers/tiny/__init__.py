@@ -1,0 +1,1 @@
+"""Tiny models, batches and images, every number random, for tests."""
