@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check smoke interpreted test lint types readme pictures kill-matrix thorough clean
+.PHONY: help check quick smoke interpreted test lint types readme pictures kill-matrix thorough clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -30,6 +30,14 @@ check: $(READY)  ## set up, then check the distinct deformable cores of transfor
 
 test: $(READY) lint types  ## every test of the project
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# What differs from main, or with SINCE=REV from another revision.
+SINCE ?= main
+TOUCHED = $(BIN)/python spec_tests/helpers/touched.py --since $(SINCE)
+
+quick: $(READY) lint  ## lint, types and tests of what changed, and the gates without mutants (at most 3 minutes)
+	packages="$$($(TOUCHED) mypy)" && if [ -n "$$packages" ]; then $(BIN)/mypy $$packages; fi
+	tests="$$($(TOUCHED) pytest)" && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $$tests
 
 # On two processes, a core each. A run that was stopped goes on; a finished one is evaluated again.
 smoke: $(READY)  ## train a small DINO on generated shapes, in runs/smoke (about 10 minutes)
