@@ -291,7 +291,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "dino": _module(
         "detr_reference.detectors.dino:build",
-        "detr_reference.detectors.dino:DINOConfig",
+        "detr_reference.detectors.config:DINOConfig",
         "19-dino.md",
         "images mask target_labels target_boxes target_counts",
         constants="target_boxes",

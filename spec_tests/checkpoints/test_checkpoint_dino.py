@@ -13,7 +13,8 @@ from detr_reference.checkpoints import CheckpointError, converted, detect_format
 from detr_reference.checkpoints.classes import COCO_IDS
 from detr_reference.checkpoints.formats import FORMATS
 from detr_reference.detectors import dino
-from detr_reference.detectors.dino import DINO, DINOConfig, build
+from detr_reference.detectors.config import DINOConfig
+from detr_reference.detectors.dino import DINO, build
 from detr_reference.losses.detection_losses import detection_losses, weighted_total
 from helpers import published_models as published
 from helpers.dino_stages import fix_the_noise, stages

@@ -61,6 +61,11 @@ def batch_targets(
 ) -> BatchTargets:
     """The three tensors as one, once they fit each other and the predictions.
 
+    Args:
+        target_labels: class of every box, image after image, (box,).
+        target_boxes: (x, y, w, h) of every box, (box, 4).
+        target_counts: the number of boxes of each image, (batch,).
+
     Raises:
         ValueError: shapes or counts disagree, or a label is not in [0, num_classes). A negative label would silently
             be another class, one beyond the end an assertion without a message on a GPU.
