@@ -96,10 +96,3 @@ def test_configurations_need_no_torch() -> None:
 def test_every_configuration_of_an_operation_lies_there() -> None:
     places = {entry.config.partition(":")[0] for entry in OPERATIONS.values() if entry.config}
     assert places <= set(CONFIGS)
-
-
-def test_a_core_is_named_by_its_package_as_people_type_it() -> None:
-    from detr_reference.training.learning.user_function import function_named
-
-    found = function_named("detr_reference.deformable_attention:ms_deform_attn")
-    assert found is detr_reference.ms_deform_attn

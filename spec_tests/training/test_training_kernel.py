@@ -47,7 +47,7 @@ def kernels(tmp_path: Path) -> Path:
 
 
 def test_a_function_of_a_module() -> None:
-    assert sampling_function("detr_reference.deformable_attention.core:ms_deform_attn") is ms_deform_attn
+    assert sampling_function("detr_reference.deformable_attention:ms_deform_attn") is ms_deform_attn
 
 
 def test_a_function_of_a_file_computes_in_the_model(kernels: Path) -> None:

@@ -101,7 +101,7 @@ def ms_deform_attn(
     sampling_locations: Float[Tensor, "batch query head level point 2"],
     attention_weights: Float[Tensor, "batch query head level point"],
 ) -> Float[Tensor, "batch query head*channel"]:
-    """The compiled `detr_reference.deformable_attention.core.ms_deform_attn`, on axes of at least two."""
+    """The compiled `detr_reference.ms_deform_attn`, on axes of at least two."""
     import torch.nn.functional as F
 
     from detr_reference.deformable_attention.core import check_levels

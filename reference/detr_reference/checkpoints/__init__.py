@@ -1,6 +1,6 @@
 """Checkpoints of published detectors and backbones, read into the parameters of the reference.
 
-    model = detr.build(DETRConfig())
+    model = DETR(DETRConfig())
     model.load_state_dict(load_checkpoint("detr-r50-e632da11.pth", model))
 
 What is read, and how each map was proven: spec chapter 20.

@@ -2,7 +2,7 @@
 
     from detr_reference.kernels.triton_kernel import ms_deform_attn
 
-It has the signature and the meaning of `detr_reference.deformable_attention.core.ms_deform_attn`, on NVIDIA GPUs. No
+It has the signature and the meaning of `detr_reference.ms_deform_attn`, on NVIDIA GPUs. No
 intermediate is written: beside the output and the gradients themselves it needs memory only for copies of arguments
 that are not contiguous, for a gradient of value in float32 where value is in half precision, and for deterministic
 algorithms (see `triton_gather`).

@@ -42,7 +42,7 @@ class TransformerStack(nn.Module):
 
         Args:
             query: what the first layer is given.
-            context: the other arguments of the layers, by name, of shapes as there: query_pos (batch, query, embed), ...
+            context: the other arguments of the layers by name, shaped as there: query_pos (batch, query, embed), ...
         """
         outputs = []
         for layer in self.layers:
