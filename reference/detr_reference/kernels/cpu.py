@@ -31,8 +31,8 @@ def ms_deform_attn(
 ) -> Float[Tensor, "batch query head*channel"]:
     """out[b, q, m] = sum over l, p of attention_weights[b, q, m, l, p] * bilinear(value_l[b, m], location)
 
-    Arguments, result and errors are those of `detr_reference.ms_deform_attn`. Gradients of
-    gradients are not supported there either.
+    Arguments, result and errors are those of `detr_reference.ms_deform_attn`. Gradients of gradients are not supported
+    there either.
 
     Raises:
         ValueError: also if a tensor is not on the CPU.
