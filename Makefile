@@ -55,14 +55,14 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy
 	$(BIN)/mypy
 
-readme: $(READY)  ## repeat the runs shown in the README and fill them in (about an hour)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/readme_runs.py
+readme: $(READY)  ## repeat a run that the documents show and fill it in: RUN=name; without RUN all (hours)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/fill.py --run $(or $(RUN),all)
 
 pictures: $(READY)  ## draw the pictures of the spec chapters from the reference
 	$(BIN)/python docs/pictures.py
 
-kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.{json,md} (about 20 minutes)
-	$(BIN)/python -m detr_conformance.running.kill_matrix docs/kill-matrix.json docs/kill-matrix.md
+kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.md and its JSON (about 20 minutes)
+	$(BIN)/python -m detr_conformance.running.kill_matrix docs/runs/kill-matrix.json.gz docs/kill-matrix.md
 
 thorough: $(READY)  ## the reference under random cases, seed printed
 	$(BIN)/detr-spec check reference --profile thorough

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filling.saved import make_small
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -160,6 +161,7 @@ def draw(runs: list[dict[str, Any]]) -> None:
     axes.grid(axis="x", color="#dddddd")
     axes.set_title(f"Each point a run, red the mean; {steps} steps on generated shapes", loc="left", fontsize=10)
     figure.savefig(PICTURE, dpi=120)
+    make_small(PICTURE)
 
 
 def _slug(name: str) -> str:

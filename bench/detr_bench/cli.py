@@ -90,7 +90,13 @@ EPILOG = f"\b\nWorkloads of each operation\n  {_listed()}"
     is_flag=True,
     help="Measure how the cost of ms_deform_attn grows with each of its sizes instead: fitted exponents.",
 )
-@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write pytest-benchmark's JSON.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write pytest-benchmark's JSON; compressed if FILE ends in .gz.",
+)
 @click.option("--picture", type=click.Path(dir_okay=False), metavar="FILE", help="Draw the figures into this PNG.")
 def bench(
     targets: tuple[str, ...],
@@ -113,7 +119,8 @@ def bench(
     measured sizes; of any other there is none. Beside the time stands the most memory that a call needs, and for the
     sampling core how much of the machine's own measured copying and multiplying it reaches.
 
-    The JSON file is one that `pytest-benchmark compare` reads. In your own test run the same suite is
+    The JSON file is one that `pytest-benchmark compare` reads; one whose name ends in .gz, once it is unpacked. In your
+    own test run the same suite is
 
     \b
       pytest --pyargs detr_bench.suite.test_speed --detr-bench-target TARGET

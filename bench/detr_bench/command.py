@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +20,9 @@ from detr_bench.workloads import TABLE
 from detr_conformance.evidence.clauses import ClauseError
 from detr_conformance.reporting.console import report_console, visible
 from detr_conformance.reporting.events import Event
+from detr_conformance.reporting.json_file import FileError, write_json
 from detr_conformance.reporting.progress import LiveProgress
 from detr_conformance.reporting.report import VERDICTS, exit_code
-from detr_conformance.reporting.report_file import ReportError, write_whole
 from detr_conformance.reporting.terminal import verdict_line
 from detr_conformance.running.checking import refuse_unwritable
 from detr_conformance.running.loaders import load_target, resolve_names
@@ -163,10 +162,10 @@ def bench_targets(
     bench.show()
     try:
         if json_file:
-            write_whole(json_file, json.dumps(bench.document(), indent=1, allow_nan=False) + "\n")
+            write_json(json_file, bench.document())
         if picture:
             _draw(bench, Path(picture))
-    except ReportError as error:
+    except FileError as error:
         raise CannotDo(str(error)) from error
     return exit_code(bench.verdict)
 

@@ -21,6 +21,7 @@ from detr_bench.gate import Unit, Verdict, verdict_of
 from detr_bench.plan import Asked
 from detr_bench.process import Measured
 from detr_bench.session import NoSpeed, Session
+from detr_conformance.reporting.json_file import read_json
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.running import checking
 from helpers import commands
@@ -92,6 +93,12 @@ def test_a_target_that_passes_is_measured(check_says: Callable[..., Any], here: 
     assert "4.00x faster" in result.output
     assert "PASS" in result.output
     assert len(json.loads((here / "run.json").read_text())["benchmarks"]) == 1
+
+
+def test_the_json_is_compressed_by_its_name(check_says: Callable[..., Any], here: Path) -> None:
+    check_says(PASSES)
+    assert run("mine.py:target", "--json", "run.json.gz").exit_code == 0
+    assert len(read_json(here / "run.json.gz")["benchmarks"]) == 1
 
 
 def test_a_target_that_fails_is_not_measured_and_the_table_names_its_clauses(

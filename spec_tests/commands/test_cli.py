@@ -390,6 +390,13 @@ def test_diff_tells_what_changed(here: Path, old: dict[str, Any], new: dict[str,
     assert ("worst error" in result.output) == ("error / limit" in said)
 
 
+def test_check_writes_a_compressed_report_that_diff_reads(check: Check, here: Path) -> None:
+    for name in ("old.json", "new.json.gz"):
+        assert check("start(); running(); result(); finish()", "--json", name).exit_code == 0
+    assert (here / "new.json.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert run("diff", "old.json", "new.json.gz").output == "no verdict differs\n"
+
+
 def test_diff_of_what_is_no_report_exits_2(here: Path) -> None:
     (here / "old.json").write_text("{}")
     assert run("diff", "old.json", "none.json").exit_code == 2

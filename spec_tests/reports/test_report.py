@@ -15,9 +15,10 @@ from rich.console import Console
 from detr_conformance.evidence.clauses import Chapter, Clause, load_chapters, load_clauses
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Event, Tail, digest
+from detr_conformance.reporting.json_file import FileError, write_json
 from detr_conformance.reporting.junit import junit_xml
 from detr_conformance.reporting.report import Report, build_report, combine, exit_code, worst_verdict
-from detr_conformance.reporting.report_file import ReportError, read_reports, write_report
+from detr_conformance.reporting.report_file import read_reports
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import compact_ids, print_report
 from detr_conformance.reporting.web_page import web_page
@@ -309,14 +310,14 @@ def test_a_report_is_written_whole_and_read_back(tmp_path: Path, clauses: dict[s
     report = report_of(clauses, start(), result("MSDA-2"), finish())
     path = tmp_path / "report.json"
     path.write_text("old")
-    write_report(path, report)
+    write_json(path, report)
     assert read_reports(path) == {"mine": report}
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["report.json"]
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_report(path, {**report, "message": float("nan")})
+        write_json(path, {**report, "message": float("nan")})
     assert read_reports(path) == {"mine": report}
-    with pytest.raises(ReportError, match="No such file"):
-        write_report(tmp_path / "none" / "report.json", report)
+    with pytest.raises(FileError, match="No such file"):
+        write_json(tmp_path / "none" / "report.json", report)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ def test_a_report_is_written_whole_and_read_back(tmp_path: Path, clauses: dict[s
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)
-    with pytest.raises(ReportError, match=said):
+    with pytest.raises(FileError, match=said):
         read_reports(path)
 
 

@@ -30,7 +30,13 @@ PROFILES = ("smoke", "standard", "thorough", "training")
     help="Draws other cases.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to test in.")
-@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write the report as JSON.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write the report as JSON; compressed if FILE ends in .gz.",
+)
 @click.option("--junit", "junit_file", type=click.Path(), metavar="FILE", help="Write the results as JUnit XML.")
 @click.option("--html", "html_file", type=click.Path(), metavar="FILE", help="Write the report as a web page.")
 @click.option(

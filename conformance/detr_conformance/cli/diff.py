@@ -20,7 +20,7 @@ ABSENT = "absent"
 @click.argument("old", type=click.Path(dir_okay=False))
 @click.argument("new", type=click.Path(dir_okay=False))
 def diff(old: str, new: str) -> None:
-    """Compare two reports that `check --json` wrote.
+    """Compare two reports that `check --json` wrote; those named .json.gz are unpacked.
 
     \b
     Exit status
@@ -28,11 +28,12 @@ def diff(old: str, new: str) -> None:
       1  a verdict differs, or a clause or target came or went
       2  a file cannot be read, or is not a report
     """
-    from detr_conformance.reporting.report_file import ReportError, read_reports
+    from detr_conformance.reporting.json_file import FileError
+    from detr_conformance.reporting.report_file import read_reports
 
     try:
         before, after = read_reports(old), read_reports(new)
-    except ReportError as error:
+    except FileError as error:
         raise CannotDo(str(error)) from error
     differs = False
     for title, one, other in _pairs(before, after):

@@ -19,10 +19,10 @@ from detr_conformance.operations import TRAINED
 from detr_conformance.reporting.console import report_console
 from detr_conformance.reporting.deviations import Deviation, DeviationError, load_deviations
 from detr_conformance.reporting.events import Event, digest
+from detr_conformance.reporting.json_file import FileError, write_json, write_whole
 from detr_conformance.reporting.junit import junit_xml
 from detr_conformance.reporting.progress import LiveProgress
 from detr_conformance.reporting.report import Report, build_report, combine, exit_code, worst_verdict
-from detr_conformance.reporting.report_file import ReportError, write_report, write_whole
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import print_report, print_summary
 from detr_conformance.reporting.web_page import web_page
@@ -62,7 +62,7 @@ def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
         _write(runs, reports, chapters, outputs)
         if outputs.curves and reports[0]["clauses"]:
             _draw_curves(target, selection, outputs.curves)
-    except ReportError as error:
+    except FileError as error:
         raise CannotDo(str(error)) from error
     return exit_code(worst_verdict(reports))
 
@@ -183,7 +183,7 @@ def _draw_curves(target: str, selection: Selection, path: str) -> None:
 
 def _write(runs: Sequence[Run], reports: Sequence[Report], chapters: Sequence[Chapter], outputs: Outputs) -> None:
     if outputs.json:
-        write_report(outputs.json, reports[0] if len(reports) == 1 else combine(reports))
+        write_json(outputs.json, reports[0] if len(reports) == 1 else combine(reports))
     if outputs.junit:
         write_whole(outputs.junit, junit_xml(runs))
     if outputs.html:

@@ -1,12 +1,11 @@
 """The kill matrix: every mutant against every clause, beside the check that the field usually does.
 
-`python -m detr_conformance.running.kill_matrix FILE.json FILE.md` writes both files; the Markdown one is drawn from
-the JSON.
+`python -m detr_conformance.running.kill_matrix FILE.json.gz FILE.md` writes both files; the Markdown one is drawn from
+the JSON, which is compressed if its name ends in .gz.
 """
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,11 @@ from rich.progress import track
 
 from detr_conformance.evidence.clauses import load_clauses, natural_key
 from detr_conformance.harness.subject import Settings
+from detr_conformance.reporting.json_file import FileError, read_json, write_json
 from detr_conformance.running.mutants import MUTANTS, as_target
 from detr_conformance.running.naive_check import naive_check
 from detr_conformance.running.trial import profile_of, trials
+from detr_reference.cli import CannotDo
 
 # The declared clause is judged at the standard profile, all others at this one.
 QUICK = Settings(profile="smoke", shrink=False)
@@ -110,9 +111,12 @@ def main(json_file: Path, markdown_file: Path, workers: int, missing: bool) -> N
     """Judges every mutant by every clause and writes the matrix."""
     for path in (json_file, markdown_file):
         path.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(json_file.read_text(encoding="utf-8"))["mutants"] if missing and json_file.is_file() else None
-    found = matrix(workers, known)
-    json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    try:
+        known = read_json(json_file)["mutants"] if missing and json_file.is_file() else None
+        found = matrix(workers, known)
+        write_json(json_file, found)
+    except FileError as error:
+        raise CannotDo(str(error)) from error
     markdown_file.write_text(as_markdown(found), encoding="utf-8")
     click.echo(f"{found['total']} mutants, {found['rejected_by_declared_clause']} rejected by their declared clause")
 

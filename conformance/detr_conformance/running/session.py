@@ -22,8 +22,8 @@ from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.operations import OPERATIONS, TRAINED
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
+from detr_conformance.reporting.json_file import write_json
 from detr_conformance.reporting.report import build_report
-from detr_conformance.reporting.report_file import write_report
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.running.handshake import HandshakeError, shake_hands
 from detr_conformance.running.loaders import load_targets
@@ -277,7 +277,7 @@ class Session:
         except DeviationError as error:
             known, events = [], [*events, {"event": "error", "message": str(error)}]
         report = build_report(events, load_clauses(), known, target=self.name, selection=self.selection)
-        write_report(path, report)
+        write_json(path, report)
 
 
 def _refuse_untrained(target: Target, asked: Sequence[str]) -> None:

@@ -1,50 +1,14 @@
-"""What the README says of training, from saved runs; the run of the smoke recipe is made here."""
+"""What the documents say of training, from saved runs."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import shutil
 import statistics
-import subprocess
-import time
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from detr_reference.training.curves import read_log
 from detr_reference.training.recipes.recipe import Recipe, names
+from filling.saved import saved
 
-ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "docs" / "runs"
-SMOKE = "make smoke"
 PICTURE = "![AP of each run](docs/runs/small-comparison.png)"
 HELD = ("parameters", "gradients", "optimizer", "average", "buckets", "activations")  # in a GPU's memory
-
-
-def saved(name: str) -> dict[str, Any]:
-    return json.loads((RUNS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def run_smoke() -> None:
-    """The smoke training from nothing, with its two pictures."""
-    output = ROOT / "runs" / "smoke"
-    shutil.rmtree(output, ignore_errors=True)
-    start = time.perf_counter()
-    subprocess.run(SMOKE.split(), cwd=ROOT, check=True)
-    seconds = time.perf_counter() - start
-    evaluations = [line for line in read_log(output / "log.jsonl") if line["kind"] == "evaluation"]
-    content = {
-        "command": SMOKE,
-        "seconds": round(seconds),
-        "steps": evaluations[-1]["step"],
-        "figures": {name: value for name, value in evaluations[-1].items() if name[:2] in ("AP", "AR")},
-        "environment": {"torch": version("torch"), "machine": platform.machine(), "cores": os.cpu_count()},
-    }
-    (RUNS / "smoke.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for picture in ("predictions", "curves"):
-        shutil.copy(output / f"{picture}.png", RUNS / f"smoke-{picture}.png")
 
 
 def smoke() -> str:
@@ -115,4 +79,18 @@ def compared() -> str:
     steps = data["images"] // training["batch_size"] * training["epochs"]
     about = f"{steps:,} steps of {training['batch_size']} images each, AP on other generated images."
     lines += ["", about, "", PICTURE]
+    return "\n".join(lines)
+
+
+def sizes() -> str:
+    """Parameters, time and memory of the published sizes."""
+    found = saved("full-size")
+    lines = ["| one image of 800 x 1333 on the CPU | parameters | forward | backward | peak memory |", "|---" * 5 + "|"]
+    for run in found["runs"]:
+        seconds = run["seconds"]
+        forward, backward = (f"{seconds[k]:.0f} s" if k in seconds else "" for k in ("forward", "backward"))
+        peak = f"{run['peak_mib'] / 1024:.1f} GiB"
+        lines.append(f"| {run['name']} | {run['parameters']:,} | {forward} | {backward} | {peak} |")
+    machine = found["environment"]
+    lines += ["", f"float32, torch {machine['torch']}, {machine['threads']} threads: `python docs/full_size.py`."]
     return "\n".join(lines)

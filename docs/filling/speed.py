@@ -1,31 +1,15 @@
-"""What the README says of speed, from saved runs: of kernels beside the reference, and of the suite itself."""
+"""What the documents say of speed, from saved runs: of kernels beside the reference, and of the suite itself."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import PurePosixPath
 from typing import Any
-
-from readme_training import saved
 
 from detr_conformance.evidence.catalogue import covering_tests
 from detr_conformance.operations import OPERATIONS
+from filling.saved import saved
 
-# name -> the command a reader types
-BENCHES = {
-    "bench": (
-        "detr-spec bench cpu-kernel transformers-deformable_detr --operation ms_deform_attn --threads 2"
-        " --workload dino-encoder --workload dino-encoder-1066 --workload dino-decoder"
-        " --json docs/runs/bench.json --picture docs/runs/bench.png"
-    ),
-    "bench-growth": (
-        "detr-spec bench cpu-kernel --growth --threads 1"
-        " --json docs/runs/bench-growth.json --picture docs/runs/bench-growth.png"
-    ),
-    "bench-models": (
-        "detr-spec bench cpu-kernel --operation ms_deform_attn_module --operation dino --threads 2"
-        " --json docs/runs/bench-models.json"
-    ),
-}
 WRITTEN = {"forward": "forward", "backward": "backward", "both": "forward + backward"}
 LONGEST = 10  # operations shown of the suite's times
 
@@ -51,6 +35,18 @@ def speeds() -> str:
         lines.append(
             f"| `{workload}` | {WRITTEN[direction]} | {seconds:.3f} s | {' | '.join(cells)} | **{over:.1f}x** |"
         )
+    return "\n".join([*lines, "", _machine("bench")])
+
+
+def in_short() -> str:
+    """The core: how many times as fast as the reference each target is."""
+    found = infos("bench")
+    names = list(dict.fromkeys(info["name"] for info in found))
+    speed = {(info["workload"], info["direction"], info["name"]): info["speed"]["median"] for info in found}
+    lines = [f"| workload | | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
+    for workload, direction in dict.fromkeys((info["workload"], info["direction"]) for info in found):
+        cells = " | ".join(f"{speed[workload, direction, name]:.2f}x" for name in names)
+        lines.append(f"| `{workload}` | {WRITTEN[direction]} | {cells} |")
     return "\n".join([*lines, "", _machine("bench")])
 
 
@@ -80,7 +76,8 @@ def suite_times() -> str:
     """Where the time of the standard check goes."""
     report = saved("reference")
     seconds = Counter[str]()
-    whole = {test.file: test.operations[0] for test in covering_tests() if len(test.operations) == 1}
+    tests = [test for test in covering_tests() if len(test.operations) == 1]
+    whole = {PurePosixPath(test.file).name: test.operations[0] for test in tests}
     for test, took in report["times"]["tests"].items():
         file, _, rest = test.partition("::")
         named = rest.partition("[")[2].split("-")[0]
