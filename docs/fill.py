@@ -2,7 +2,7 @@
 
 A marked place is `<!-- run: NAME -->`, what is filled in, `<!-- end -->`.
 
-python docs/fill.py                  fill in README.md from docs/runs
+python docs/fill.py                  fill in README.md, docs/index.md and docs/guides/*.md from docs/runs
 python docs/fill.py --check          compare them with the saved runs (exit 1 if they differ)
 python docs/fill.py --run my-kernel  make this run again, save it, then fill in; --run all: every run, in two hours
 """
@@ -21,22 +21,25 @@ from filling import excerpts, speed, training, verdicts
 from filling.runs import MAKE
 from filling.saved import ROOT
 
-DOCUMENTS = (ROOT / "README.md",)
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guides").glob("*.md")))
 MARKED = re.compile(r"(<!-- run: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 PLACES: dict[str, Callable[[], str]] = {
     "my-kernel": excerpts.passing,
     "my-broken-kernel": excerpts.failing,
+    "my-broken-kernel-short": excerpts.failing_in_short,
     "ported-dino": excerpts.parted,
     "training-check": partial(excerpts.whole, "training-check"),
-    "reference": partial(excerpts.whole, "reference"),
+    "reference": partial(excerpts.in_short, "reference"),
+    "verdicts": verdicts.in_short,
     "targets": verdicts.blocks,
     "detectors": verdicts.detectors,
     "causes": verdicts.causes,
     "chapters": verdicts.chapters,
     "kill-rates": verdicts.kill_rates,
     "bench": speed.speeds,
+    "bench-short": speed.in_short,
     "bench-models": speed.models,
     "bench-growth": speed.growth,
     "suite-times": speed.suite_times,

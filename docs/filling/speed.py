@@ -11,6 +11,7 @@ from detr_conformance.operations import OPERATIONS
 from filling.saved import saved
 
 WRITTEN = {"forward": "forward", "backward": "backward", "both": "forward + backward"}
+ABOVE_ONE = "Above 1 is faster, or more memory."
 LONGEST = 10  # operations shown of the suite's times
 
 
@@ -35,7 +36,7 @@ def speeds() -> str:
         lines.append(
             f"| `{workload}` | {WRITTEN[direction]} | {seconds:.3f} s | {' | '.join(cells)} | **{over:.1f}x** |"
         )
-    return "\n".join([*lines, "", _machine("bench")])
+    return "\n".join([*lines, "", f"{_machine('bench')}. {ABOVE_ONE}"])
 
 
 def in_short() -> str:
@@ -47,7 +48,7 @@ def in_short() -> str:
     for workload, direction in dict.fromkeys((info["workload"], info["direction"]) for info in found):
         cells = " | ".join(f"{speed[workload, direction, name]:.2f}x" for name in names)
         lines.append(f"| `{workload}` | {WRITTEN[direction]} | {cells} |")
-    return "\n".join([*lines, "", _machine("bench")])
+    return "\n".join([*lines, "", f"{_machine('bench')}."])
 
 
 def models() -> str:
@@ -58,7 +59,7 @@ def models() -> str:
             f"| `{info['operation']}` | `{info['workload']}` | {WRITTEN[info['direction']]} "
             f"| {info['reference_seconds']['median']:.2f} s | {info['speed']['median']:.2f}x | {_memory(info)} |"
         )
-    return "\n".join([*lines, "", _machine("bench-models")])
+    return "\n".join([*lines, "", f"{_machine('bench-models')}. {ABOVE_ONE}"])
 
 
 def growth() -> str:
@@ -106,5 +107,4 @@ def _memory(info: dict[str, Any]) -> str:
 def _machine(name: str) -> str:
     machine = saved(name)["machine_info"]
     cpu = machine["cpu"].get("brand_raw", machine["cpu"].get("arch", "a CPU"))
-    told = f"float32, {machine['threads']} threads, torch {machine['torch']}, {cpu}"
-    return f"{told}. Above 1 is faster, or more memory."
+    return f"float32, {machine['threads']} threads, torch {machine['torch']}, {cpu}"
