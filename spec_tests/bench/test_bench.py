@@ -361,13 +361,6 @@ def test_a_mistake_is_told_and_nothing_is_checked(
     assert measured == []
 
 
-def test_without_pytest_benchmark_it_says_what_to_install(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
-    result = run("mine.py:target")
-    assert result.exit_code == 2
-    assert "pip install 'detr-spec[bench]'" in result.output
-
-
 def test_a_shell_is_offered_the_workloads_of_the_operations_asked_for() -> None:
     context = click.Context(bench)
     option = next(each for each in bench.params if each.name == "workload")
