@@ -19,7 +19,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from page_links import linked_files, relinked
-from places import RAW, ROOT, SPEC, place_of
+from places import FRONT, RAW, ROOT, SPEC, place_of
+from portable import lost_lists
 from source_pages import folder_page, source_page
 from spec_index import spec_index
 
@@ -54,9 +55,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     pages = [f"docs/{file.src_uri}" for file in files.documentation_pages() if (ROOT / "docs" / file.src_uri).is_file()]
     chapters = [f"{SPEC}/{chapter.file}" for chapter in CHAPTERS]
     sources = [path for topic in topics() for path in modules(topic)]
-    reached = dict.fromkeys(_reached([*pages, *chapters, *sources, "conformance/detr_conformance/target.py"]))
+    reached = list(_reached([*pages, *chapters, *sources, "conformance/detr_conformance/target.py"]))
+    shown = {place for path in reached if (place := place_of(path))}
     for path in reached:
-        _add(path, files, config, shown={place for path in reached if (place := place_of(path))})
+        _add(path, files, config, shown)
     files.append(File.generated(config, "llms.txt", content=_llms_txt(pages, config.site_description)))
     return files
 
@@ -66,7 +68,7 @@ def _reached(paths: list[str]) -> Iterator[str]:
     seen: set[str] = set()
     while paths:
         path = paths.pop()
-        if path not in seen:
+        if path not in seen and path not in FRONT:
             seen.add(path)
             yield path
             if path.endswith(".md"):
@@ -115,6 +117,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     path = WRITTEN.get(place)
     if path is None:
         return markdown
+    for fault in lost_lists(markdown):
+        log.warning(f"{path}: {fault}")
     if place == "index.md":
         page.meta.setdefault("hide", ["navigation"])  # it would be the only entry
     if path.startswith(f"{SPEC}/"):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 from places import place_of
 
-_LINK = re.compile(r"(?P<text>!?\[(?:[^\[\]]|\[[^\]]*\])*\])\((?P<target>[^()\s]+)\)")
-_FENCED = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"""\]\((?P<target>[^()\s]+)(?P<title>\s+"[^"]*")?\)""")
+_FENCED = re.compile(r"^(?P<fence> *(?:```+|~~~+)).*?^(?P=fence)", re.MULTILINE | re.DOTALL)
 _LINE = re.compile(r"L(\d+)(-L\d+)?")
 
 
@@ -22,9 +22,13 @@ def outside_fences(markdown: str, change: Callable[[str], str]) -> str:
     return "".join([*parts, change(markdown[end:])])
 
 
+def without_fences(markdown: str) -> str:
+    return _FENCED.sub("", markdown)
+
+
 def linked_files(markdown: str, page: str) -> Iterator[str]:
     """The paths in the repository that a page, itself named by its path there, links to."""
-    for link in _LINK.finditer(_FENCED.sub("", markdown)):
+    for link in _LINK.finditer(without_fences(markdown)):
         path, _ = _resolved(link["target"], page)
         if path is not None and place_of(path) is not None:
             yield path
@@ -44,7 +48,7 @@ def relinked(markdown: str, page: str) -> str:
             return link.group()
         line = _LINE.fullmatch(fragment)
         anchor = f"#__codelineno-0-{line[1]}" if line else fragment and f"#{fragment}"
-        return f"{link['text']}({posixpath.relpath(place, posixpath.dirname(here))}{anchor})"
+        return f"]({posixpath.relpath(place, posixpath.dirname(here))}{anchor}{link['title'] or ''})"
 
     return outside_fences(markdown, lambda text: _LINK.sub(change, text))
 

@@ -11,6 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = "reference/detr_reference/spec"
 REFERENCE = "reference/detr_reference"
+# What the first page of the site stands for: links to these lead there.
+FRONT = ("README.md", ".", "docs", "docs/guides")
 # Shown by a browser as they are; every other file is shown as a page of text.
 RAW = (".json", ".png", ".svg")
 
@@ -20,7 +22,7 @@ def place_of(path: str, root: Path = ROOT) -> str | None:
     path = posixpath.normpath(path)
     if path.startswith("../") or not (root / path).exists():
         return None
-    if path in ("README.md", ".", "docs"):
+    if path in FRONT:
         return "index.md"
     if path == "docs/index.md" or path.startswith("docs/guides/"):
         return path.removeprefix("docs/")
