@@ -121,6 +121,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         log.warning(f"{path}: {fault}")
     if place == "index.md":
         page.meta.setdefault("hide", ["navigation"])  # it would be the only entry
+    if place.startswith("source/"):
+        page.meta["search"] = {"exclude": True}  # as all that is shown for the sake of a link
     if path.startswith(f"{SPEC}/"):
         markdown = with_anchors(markdown)
     return with_mentions(relinked(markdown, path), place, CHAPTER_OF)

@@ -14,7 +14,7 @@ REFERENCE = "reference/detr_reference"
 # What the first page of the site stands for: links to these lead there.
 FRONT = ("README.md", ".", "docs", "docs/guides")
 # Shown by a browser as they are; every other file is shown as a page of text.
-RAW = (".json", ".png", ".svg")
+RAW = (".json", ".png", ".svg", ".gz")
 
 
 def place_of(path: str, root: Path = ROOT) -> str | None:
