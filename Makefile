@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check quick smoke interpreted test lint types readme pictures kill-matrix thorough clean
+.PHONY: help check quick smoke interpreted test lint types readme pictures kill-matrix thorough docs pages clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -66,6 +66,22 @@ kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-ma
 
 thorough: $(READY)  ## the reference under random cases, seed printed
 	$(BIN)/detr-spec check reference --profile thorough
+
+docs: $(VENV)/.docs  ## build the documentation site in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+BROWSER := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+
+pages: docs $(if $(BROWSER),$(VENV)/.pages)  ## look at the site with Chromium, where there is one; pictures in build/pages
+	$(BIN)/python docs/pages.py $(BROWSER)
+
+$(VENV)/.pages: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pages]'
+	touch $@
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache detr-cases
