@@ -41,9 +41,6 @@ def one_weight(s: Structure) -> Tensor:
     return weights
 
 
-# -- layout -------------------------------------------------------------------------------------------------
-
-
 @covers("MSDA-1", cases=lambda subject: drawn_cases(subject, inside), share=0.3)
 def test_output_form(subject: Subject, case: Case) -> None:
     s = structure_of(case)

@@ -17,7 +17,7 @@ from detr_conformance.topics.deformable_attention.cases.module import OBLONG, mo
 OPERATION = "ms_deform_attn_module"
 
 
-# -- what is read -------------------------------------------------------------------------------------------
+# -- padding ------------------------------------------------------------------------------------------------
 
 
 def masked(subject: Subject) -> Iterator[Case]:
@@ -61,7 +61,7 @@ def test_padding_may_hold_anything(subject: Subject, case: Case) -> None:
         subject.compare("output", forward(subject, poisoned), right.expected, right.limit)
 
 
-# -- numbers ------------------------------------------------------------------------------------------------
+# -- images and arguments -----------------------------------------------------------------------------------
 
 
 @covers("MSDM-20", cases=masked)
