@@ -29,11 +29,11 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     softmaxed,
     structure_of,
 )
+from detr_conformance.topics.deformable_attention.cases.dyadic import dyadic_case
 from detr_conformance.topics.deformable_attention.checks import (
     GRADIENTS,
     check_gradients,
     check_output,
-    dyadic_case,
     exactly_zero,
     gradients_agree,
     require_smooth,

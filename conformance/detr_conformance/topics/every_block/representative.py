@@ -76,3 +76,7 @@ REPRESENTATIVE: dict[str, Callable[[Subject], list[Case]]] = {
 def representative(subject: Subject) -> list[Case]:
     """Cases with every optional input given in at least one, unequal padding, a batch of two or more, H != W."""
     return REPRESENTATIVE[subject.operation](subject)
+
+
+def one(subject: Subject) -> list[Case]:
+    return representative(subject)[:1]

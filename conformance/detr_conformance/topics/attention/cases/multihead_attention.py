@@ -54,6 +54,12 @@ class Attention:
         return {**sizes, "attn_drop": self.attn_drop, "proj_drop": self.proj_drop}
 
 
+# Ordinary calls: with all arguments; of self-attention, in two arguments; of as many keys as queries.
+ALL = Attention()
+ITSELF = Attention(given=("query", "query_pos"), queries=6, heads=2, channels=5)
+SQUARE = Attention(queries=6, keys=6)
+
+
 def attention_case(subject: Subject, s: Attention, *seed: Any, note: str = "") -> Case:
     """A random call of a random module; no query is forbidden everything."""
     fill = Filler(subject.dtype, subject.settings.seed, "attention", note, s, *seed)

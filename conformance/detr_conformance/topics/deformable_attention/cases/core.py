@@ -49,6 +49,10 @@ class Structure:
         return torch.tensor([(w, h) for h, w in self.levels], dtype=torch.float64)[:, None, :]
 
 
+# As many cells as Structure() has, in levels of another shape: every tensor keeps its shape.
+TURNED = Structure(((7, 5), (4, 3)))
+
+
 @st.composite
 def structures(draw: st.DrawFn, side: int = 9, levels: int = 4, least: int = 1) -> Structure:
     """Small calls of every kind: unequal sides, L != P more often than not, one side of 50 or more now and then."""

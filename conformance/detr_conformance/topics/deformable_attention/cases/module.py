@@ -48,6 +48,9 @@ class ModuleStructure:
         }
 
 
+OBLONG = ModuleStructure(levels=((3, 16), (10, 4)), points=4)
+
+
 @st.composite
 def module_structures(draw: st.DrawFn) -> ModuleStructure:
     """Small modules of every kind, some with one side of 50 or more."""
@@ -118,6 +121,13 @@ def padding(s: ModuleStructure) -> Tensor:
 
 def representative_ms_deform_attn_module(subject: Subject) -> list[Case]:
     return [module_case(subject, ModuleStructure(coordinates=4), note="handshake")]
+
+
+def self_attending(subject: Subject) -> Case:
+    """As in an encoder: the queries are the cells, value and identity are left to their defaults."""
+    s = ModuleStructure(levels=((4, 6), (2, 3)), queries=30)
+    case = module_case(subject, s, note="queries are the cells")
+    return case.having(value=None, identity=None)
 
 
 def drawn_modules(subject: Subject, **options: Any) -> st.SearchStrategy[Case]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.topics.positions.mutants.embeddings import BoxByHand, Positions, Wave, Waves
-from detr_conformance.topics.positions.mutants.sine_embedding import Blocks
+from detr_conformance.topics.positions.mutants.sine_channels import Blocks
 
 
 @mutant(

@@ -1,4 +1,4 @@
-"""The deformable attention module. Clauses: spec chapter 2."""
+"""The deformable attention module: positions, identity, dropout, numbers. Clauses: MSDM-12 to MSDM-19."""
 
 from __future__ import annotations
 
@@ -18,144 +18,20 @@ from detr_conformance.harness.block import (
     parameters_by_name,
     seeded,
 )
-from detr_conformance.harness.block_case import config_of, parameters_of, with_parameters
+from detr_conformance.harness.block_case import config_of
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.mismatch import expect, require
-from detr_conformance.harness.subject import NotProvided, Subject
+from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.module import (
+    OBLONG,
     ModuleStructure,
     drawn_modules,
     module_case,
+    self_attending,
 )
 
 OPERATION = "ms_deform_attn_module"
-
-OBLONG = ModuleStructure(levels=((3, 16), (10, 4)), points=4)
-
-
-def zeros(case: Case, name: str) -> torch.Tensor:
-    return torch.zeros_like(parameters_of(case)[name])
-
-
-# -- where to look ------------------------------------------------------------------------------------------
-
-
-def bias_only(subject: Subject, coordinates: int) -> Iterator[Case]:
-    """Offsets that do not depend on the query, of four and of three points."""
-    for points in (4, 3):
-        case = module_case(subject, replace(OBLONG, coordinates=coordinates, points=points), note="bias-only offsets")
-        yield with_parameters(case, sampling_offsets__weight=zeros(case, "sampling_offsets.weight"))
-
-
-@covers("MSDM-1", cases=lambda subject: bias_only(subject, 2))
-def test_offsets_in_cells(subject: Subject, case: Case) -> None:
-    if subject.variant("reference_points") == "boxes":
-        raise NotProvided("reference points are boxes only")
-    agrees(subject, case)
-
-
-@covers("MSDM-2", cases=lambda subject: bias_only(subject, 4))
-def test_offsets_in_boxes(subject: Subject, case: Case) -> None:
-    agrees(subject, case)
-
-
-def unlike_sizes(subject: Subject) -> Iterator[Case]:
-    """Heads, levels and points in every relation, both kinds of reference points."""
-    for heads, levels, points in ((3, 2, 4), (2, 3, 2), (2, 2, 2), (4, 1, 3)):
-        shapes = ((4, 9), (7, 3), (2, 6))[:levels]
-        for coordinates in (2, 4):
-            s = ModuleStructure(shapes, heads=heads, points=points, coordinates=coordinates)
-            yield module_case(subject, s, note="heads, levels, points")
-
-
-@covers("MSDM-3", cases=unlike_sizes)
-def test_layout_of_the_offsets(subject: Subject, case: Case) -> None:
-    agrees(subject, case)
-
-
-@covers("MSDM-4", cases=unlike_sizes)
-def test_every_level_has_its_own_reference_point(subject: Subject, case: Case) -> None:
-    first, last = case["reference_points"][:, :, 0], case["reference_points"][:, :, -1]
-    require(case["reference_points"].shape[2] == 1 or not torch.equal(first, last), "levels share reference points")
-    agrees(subject, case)
-
-
-# -- how much it counts ---------------------------------------------------------------------------------------
-
-
-def unequal_logits(subject: Subject) -> Iterator[Case]:
-    case = module_case(subject, OBLONG, note="unequal logits")
-    bias = torch.linspace(-3, 3, parameters_of(case)["attention_weights.bias"].numel())
-    yield with_parameters(case, attention_weights__bias=bias)
-    yield with_parameters(case, attention_weights__bias=bias.flip(0) * 2)
-    yield with_parameters(case, attention_weights__bias=bias * 0.1 + 800)  # exp of which overflows, even in float64
-
-
-@covers("MSDM-5", cases=unequal_logits)
-def test_joint_softmax(subject: Subject, case: Case) -> None:
-    agrees(subject, case)
-
-
-@covers("MSDM-6", cases=unequal_logits)
-def test_layout_of_the_weights(subject: Subject, case: Case) -> None:
-    """Logits that depend on the entry alone, far enough apart for a single entry to win."""
-    bias = parameters_of(case)["attention_weights.bias"] * 4
-    agrees(
-        subject,
-        with_parameters(
-            case, attention_weights__bias=bias, attention_weights__weight=zeros(case, "attention_weights.weight")
-        ),
-    )
-
-
-# -- what is read -------------------------------------------------------------------------------------------
-
-
-def masked(subject: Subject) -> Iterator[Case]:
-    for coordinates in (2, 4):
-        s = replace(OBLONG, masked=True, batch=3, coordinates=coordinates, queries=8)
-        yield module_case(subject, s, note="padding")
-
-
-@covers("MSDM-7", cases=masked)
-def test_project_then_mask(subject: Subject, case: Case) -> None:
-    """A large bias of the projection must not leak in from padding."""
-    bias = 5 + parameters_of(case)["value_proj.bias"].abs()
-    agrees(subject, with_parameters(case, value_proj__bias=bias))
-
-
-@covers("MSDM-8", cases=masked)
-def test_true_is_padding(subject: Subject, case: Case) -> None:
-    agrees(subject, case)
-
-
-@covers("MSDM-8", cases=masked)
-def test_all_false_is_no_mask(subject: Subject, case: Case) -> None:
-    nothing = case.having(key_padding_mask=torch.zeros_like(case["key_padding_mask"]))
-    right = expectations(subject, case.having(key_padding_mask=None), backward=False)["output"]
-    subject.compare("output", forward(subject, nothing), right.expected, right.limit)
-
-
-@covers("MSDM-9", cases=masked)
-def test_no_renormalisation(subject: Subject, case: Case) -> None:
-    """On a constant map the output shows the sum of the weights that were not lost."""
-    constant = case["value"][:, :1].expand_as(case["value"]).contiguous()
-    agrees(subject, case.having(value=constant))
-
-
-@covers("MSDM-10", cases=masked)
-def test_padding_may_hold_anything(subject: Subject, case: Case) -> None:
-    padded = case["key_padding_mask"][..., None]
-    right = expectations(subject, case, backward=False)["output"]
-    for poison in (torch.nan, torch.inf):
-        poisoned = case.having(value=case["value"].masked_fill(padded, poison))
-        subject.compare("output", forward(subject, poisoned), right.expected, right.limit)
-
-
-@covers("MSDM-11", cases=unlike_sizes)
-def test_heads_of_the_projection(subject: Subject, case: Case) -> None:
-    agrees(subject, case)
 
 
 # -- the frame ----------------------------------------------------------------------------------------------
@@ -170,13 +46,6 @@ def large_positions(subject: Subject) -> Iterator[Case]:
 def test_positions_belong_to_the_query(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     agrees(subject, self_attending(subject))
-
-
-def self_attending(subject: Subject) -> Case:
-    """As in an encoder: the queries are the cells, value and identity are left to their defaults."""
-    s = ModuleStructure(levels=((4, 6), (2, 3)), queries=30)
-    case = module_case(subject, s, note="queries are the cells")
-    return case.having(value=None, identity=None)
 
 
 def with_defaults(subject: Subject) -> Iterator[Case]:
@@ -320,32 +189,3 @@ def test_initialisation(subject: Subject, case: Case) -> None:
             expected=f"uniform in +-{bound:.4f}",
             got=f"largest {largest:.4f}, deviation {spread:.4f}",
         )
-
-
-@covers("MSDM-20", cases=masked)
-def test_images_are_separate(subject: Subject, case: Case) -> None:
-    """Each image alone gives what it gives in the batch, whatever its neighbours hold."""
-    right = expectations(subject, case, backward=False)["output"]
-    whole = forward(subject, case)
-    noisy = case["value"].clone()
-    noisy[0] = torch.nan
-    disturbed = forward(subject, case.having(value=noisy))
-    batched = ("query", "value", "identity", "query_pos", "reference_points", "key_padding_mask", "grad_output")
-    for image in range(case["query"].shape[0]):
-        alone = forward(subject, case.having(**{name: case[name][image : image + 1] for name in batched}))
-        expected, limit = right.expected[image : image + 1], right.limit[image : image + 1]
-        subject.compare(f"output of image {image} alone", alone, expected, limit)
-        subject.compare(f"output of image {image} in the batch", whole[image : image + 1], expected, limit)
-        if image > 0:
-            subject.compare(
-                f"output of image {image} beside a broken one", disturbed[image : image + 1], expected, limit
-            )
-
-
-@covers("MSDM-21", cases=masked)
-def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
-    """`Subject.call` compares the arguments, `block.forward` the parameters."""
-    with torch.no_grad():
-        forward(subject, case)
-    agrees(subject, case)
-    agrees(subject, self_attending(subject))
