@@ -15,7 +15,7 @@ from detr_conformance.harness.packing import packed
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.operations import BLOCKS, OPERATIONS
 from detr_conformance.targets.reference import reference
-from detr_conformance.topics.every_block.representative import representative
+from detr_conformance.topics.every_block.cases.representative import representative
 
 SEEDS = range(4)
 COARSER = {"float64": torch.float32, "float32": torch.float16}

@@ -20,8 +20,8 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     one_cell,
     softmaxed,
 )
-from detr_conformance.topics.deformable_attention.checks import check_gradients, check_output
-from detr_conformance.topics.deformable_attention.oracle import ARGUMENTS, Rounding, expectations, oracle
+from detr_conformance.topics.deformable_attention.checks.agreement import check_gradients, check_output
+from detr_conformance.topics.deformable_attention.checks.oracle import ARGUMENTS, Rounding, expectations, oracle
 from detr_reference.deformable_attention.core import ms_deform_attn
 
 Core = Callable[..., Tensor]

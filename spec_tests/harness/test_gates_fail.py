@@ -25,7 +25,7 @@ from detr_conformance.running.mutants import MUTANTS, as_target
 from detr_conformance.running.trial import Judge, rejection, suite_test_of, suite_tests, trials
 from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, inside
 from detr_conformance.topics.deformable_attention.cases.dyadic import dyadic_case
-from detr_conformance.topics.deformable_attention.checks import agrees, require_smooth
+from detr_conformance.topics.deformable_attention.checks.agreement import agrees, require_smooth
 from detr_reference.deformable_attention.core import ms_deform_attn
 
 FEATURES = ("backward", "deterministic", "autocast")

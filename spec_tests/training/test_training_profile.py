@@ -22,14 +22,14 @@ from detr_conformance.running.training_curves import curves_of, draw
 from detr_conformance.running.trial import profile_of, suite_test_of, suite_tests, trials
 from detr_conformance.targets.reference import target as reference
 from detr_conformance.topics.training.cases import COUNTS, EXTENTS, SIZE, batch_of, steps_of
-from detr_conformance.topics.training.test_training import test_parameter_gradients as judge_gradients
-from detr_conformance.topics.training.trajectory import (
+from detr_conformance.topics.training.checks.trajectory import (
     COMPARED,
     SHARP_SHARE,
     case_with_margins,
     sharp_share,
     trajectory,
 )
+from detr_conformance.topics.training.test_training import test_parameter_gradients as judge_gradients
 from detr_reference.deformable_attention.core import ms_deform_attn
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")

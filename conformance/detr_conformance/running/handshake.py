@@ -9,7 +9,7 @@ from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.subject import Subject
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere
-from detr_conformance.topics.every_block.representative import REPRESENTATIVE, representative
+from detr_conformance.topics.every_block.cases.representative import REPRESENTATIVE, representative
 
 
 class HandshakeError(Exception):

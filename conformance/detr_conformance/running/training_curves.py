@@ -23,10 +23,10 @@ from detr_conformance.operations import OPERATIONS, TRAINED, resolve
 from detr_conformance.running.loaders import load_target
 from detr_conformance.target import TargetError
 from detr_conformance.topics.training.cases import batch_of, model_of
-from detr_conformance.topics.training.losses import assignments, losses_of, total_of
+from detr_conformance.topics.training.checks.losses import assignments, losses_of, total_of
+from detr_conformance.topics.training.checks.trajectory import CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY
+from detr_conformance.topics.training.checks.walk import learner, predictions
 from detr_conformance.topics.training.test_training import trainings
-from detr_conformance.topics.training.trajectory import CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY
-from detr_conformance.topics.training.walk import learner, predictions
 
 FREE_STEPS = 100
 FIRST_BATCHES = 10  # seen again and again, so that something is learned

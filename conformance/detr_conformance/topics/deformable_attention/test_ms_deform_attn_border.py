@@ -26,7 +26,7 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     structure_of,
 )
 from detr_conformance.topics.deformable_attention.cases.dyadic import SQUARE, WIDE, cell_centres, dyadic_case, gather
-from detr_conformance.topics.deformable_attention.checks import (
+from detr_conformance.topics.deformable_attention.checks.agreement import (
     agrees,
     check_output,
     exact_output,

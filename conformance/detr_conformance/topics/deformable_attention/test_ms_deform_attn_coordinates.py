@@ -30,7 +30,7 @@ from detr_conformance.topics.deformable_attention.cases.dyadic import (
     dyadic_case,
     gather,
 )
-from detr_conformance.topics.deformable_attention.checks import agrees, exact_output
+from detr_conformance.topics.deformable_attention.checks.agreement import agrees, exact_output
 
 OPERATION = "ms_deform_attn"
 

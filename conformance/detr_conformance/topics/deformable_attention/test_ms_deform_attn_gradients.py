@@ -30,7 +30,7 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     structure_of,
 )
 from detr_conformance.topics.deformable_attention.cases.dyadic import dyadic_case
-from detr_conformance.topics.deformable_attention.checks import (
+from detr_conformance.topics.deformable_attention.checks.agreement import (
     GRADIENTS,
     check_gradients,
     check_output,
@@ -39,7 +39,7 @@ from detr_conformance.topics.deformable_attention.checks import (
     require_smooth,
     rounding_of,
 )
-from detr_conformance.topics.deformable_attention.oracle import expectations, oracle
+from detr_conformance.topics.deformable_attention.checks.oracle import expectations, oracle
 
 OPERATION = "ms_deform_attn"
 

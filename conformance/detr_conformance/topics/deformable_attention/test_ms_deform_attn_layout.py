@@ -28,8 +28,13 @@ from detr_conformance.topics.deformable_attention.cases.dyadic import (
     dyadic_case,
     gather,
 )
-from detr_conformance.topics.deformable_attention.checks import agrees, check_output, exact_output, rounding_of
-from detr_conformance.topics.deformable_attention.oracle import expectations
+from detr_conformance.topics.deformable_attention.checks.agreement import (
+    agrees,
+    check_output,
+    exact_output,
+    rounding_of,
+)
+from detr_conformance.topics.deformable_attention.checks.oracle import expectations
 
 OPERATION = "ms_deform_attn"
 

@@ -23,7 +23,7 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     outside,
     structure_of,
 )
-from detr_conformance.topics.deformable_attention.checks import (
+from detr_conformance.topics.deformable_attention.checks.agreement import (
     GRADIENTS,
     check_gradients,
     check_output,

@@ -21,8 +21,8 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     inside,
     structure_of,
 )
-from detr_conformance.topics.deformable_attention.checks import GRADIENTS, agrees, check_output, whole
-from detr_conformance.topics.deformable_attention.oracle import Rounding, expectations
+from detr_conformance.topics.deformable_attention.checks.agreement import GRADIENTS, agrees, check_output, whole
+from detr_conformance.topics.deformable_attention.checks.oracle import Rounding, expectations
 
 OPERATION = "ms_deform_attn"
 

@@ -26,7 +26,12 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     to_locations,
 )
 from detr_conformance.topics.deformable_attention.cases.dyadic import WIDE, cell_centres, dyadic_case
-from detr_conformance.topics.deformable_attention.checks import agrees, check_output, exact_output, gradients_agree
+from detr_conformance.topics.deformable_attention.checks.agreement import (
+    agrees,
+    check_output,
+    exact_output,
+    gradients_agree,
+)
 
 OPERATION = "ms_deform_attn"
 

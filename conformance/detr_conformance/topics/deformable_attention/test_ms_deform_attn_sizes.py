@@ -19,7 +19,7 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     make_case,
     structure_of,
 )
-from detr_conformance.topics.deformable_attention.checks import GRADIENTS, whole
+from detr_conformance.topics.deformable_attention.checks.agreement import GRADIENTS, whole
 
 OPERATION = "ms_deform_attn"
 

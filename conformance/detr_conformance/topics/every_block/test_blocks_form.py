@@ -25,10 +25,10 @@ from detr_conformance.harness.packing import shapes_of_image
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
-from detr_conformance.topics.every_block.images import SHARED, axis_of, batches, images_of, of_image_alone
-from detr_conformance.topics.every_block.other_numbers import other_numbers
-from detr_conformance.topics.every_block.questions import asks_for_gradients, is_module
-from detr_conformance.topics.every_block.representative import one, representative
+from detr_conformance.topics.every_block.cases.images import SHARED, axis_of, batches, images_of, of_image_alone
+from detr_conformance.topics.every_block.cases.other_numbers import other_numbers
+from detr_conformance.topics.every_block.cases.representative import one, representative
+from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
 
 OPERATIONS = BLOCKS
 

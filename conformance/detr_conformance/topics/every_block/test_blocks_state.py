@@ -15,9 +15,9 @@ from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
-from detr_conformance.topics.every_block.other_numbers import other_numbers, other_parameters
-from detr_conformance.topics.every_block.questions import asks_for_gradients, is_module
-from detr_conformance.topics.every_block.representative import representative
+from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
+from detr_conformance.topics.every_block.cases.representative import representative
+from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
 
 OPERATIONS = BLOCKS
 DROPOUTS = ("attn_drop", "proj_drop", "ffn_drop", "dropout")

@@ -8,7 +8,7 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.detectors.cases.models import forms
-from detr_conformance.topics.training.checks import (
+from detr_conformance.topics.training.checks.steps import (
     accumulation_agrees,
     gradients_agree,
     losses_agree,
@@ -16,7 +16,7 @@ from detr_conformance.topics.training.checks import (
     returned,
     visited,
 )
-from detr_conformance.topics.training.trajectory import case_with_margins
+from detr_conformance.topics.training.checks.trajectory import case_with_margins
 
 OPERATIONS = ("ms_deform_attn", "detr", "deformable_detr", "dino")
 PRECISE = ("float32", "float64")  # nobody trains his parameters in half precision

@@ -24,7 +24,7 @@ from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.operations import OPERATIONS, resolve
-from detr_conformance.topics.every_block.other_numbers import other_numbers, other_parameters
+from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
 
 # (height, width): what all images of a batch are padded to, images of whole cells of stride 32, and of parts of cells.
 # DETR sees one map, of stride 32; the others also see maps of stride 8 and 16.

@@ -7,8 +7,8 @@ from torch import Tensor
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.subject import Subject
-from detr_conformance.topics.training.trajectory import Found, Step, trajectory
-from detr_conformance.topics.training.walk import (
+from detr_conformance.topics.training.checks.trajectory import Found, Step, trajectory
+from detr_conformance.topics.training.checks.walk import (
     Visit,
     backward,
     forget_gradients,

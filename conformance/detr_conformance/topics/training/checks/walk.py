@@ -21,8 +21,8 @@ from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.topics.detectors.checks.models import training
 from detr_conformance.topics.training.cases import Batch, as_model_case, call_inputs, config_of_training, model_of
-from detr_conformance.topics.training.losses import losses_of, total_of
-from detr_conformance.topics.training.trajectory import Found, Step, trajectory
+from detr_conformance.topics.training.checks.losses import losses_of, total_of
+from detr_conformance.topics.training.checks.trajectory import Found, Step, trajectory
 
 Parts = dict[str, tuple[Tensor, ...]]
 

@@ -11,7 +11,7 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.deformable_attention.cases.core import pixels_of, structure_of
-from detr_conformance.topics.deformable_attention.oracle import Rounding, expectations, oracle, smooth_share
+from detr_conformance.topics.deformable_attention.checks.oracle import Rounding, expectations, oracle, smooth_share
 
 GRADIENTS = ("value", "sampling_locations", "attention_weights")
 

@@ -30,7 +30,7 @@ from detr_conformance.topics.training.cases import (
     steps_of,
     training_case,
 )
-from detr_conformance.topics.training.losses import Pairs, assignments, losses_of, total_of
+from detr_conformance.topics.training.checks.losses import Pairs, assignments, losses_of, total_of
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 2e-3, 1e-4, 0.1
 # Roundings this much larger than float32's, so that a kink which a right implementation might cross is crossed here,

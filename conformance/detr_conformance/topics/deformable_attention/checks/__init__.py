@@ -1,0 +1,1 @@
+"""Checks: multi-scale deformable attention, its oracle and limits."""

@@ -1,0 +1,1 @@
+"""Cases: a few of each operation."""
