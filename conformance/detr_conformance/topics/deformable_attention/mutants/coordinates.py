@@ -1,4 +1,4 @@
-"""Mutants of the way from a location to cells and shares (MSDA-11 to MSDA-13, MSDA-26)."""
+"""Mutants of the way from a location to cells and shares (MSDA-11 to MSDA-13, MSDA-23, MSDA-26)."""
 
 from __future__ import annotations
 

@@ -77,6 +77,8 @@ class DecoderStructure:
         }
 
 
+PLAIN = DecoderStructure()
+ONE_LAYER = replace(PLAIN, layers=1)
 # Where a level is longer than 50 cells, coordinates are rounded by more than a sample weighs.
 LONG = DecoderStructure(
     levels=((2, 61), (3, 4)), valid=(((2, 50), (3, 4)), ((1, 61), (2, 3))), queries=2, points=1, layers=1
@@ -223,6 +225,14 @@ SMOOTH = DecoderStructure(
     points=2,
     activation="gelu",
 )
+
+
+def one_layer(subject: Subject) -> list[Case]:
+    return [decoder_case(subject, ONE_LAYER)]
+
+
+def two_layers(subject: Subject) -> list[Case]:
+    return [decoder_case(subject, PLAIN)]
 
 
 def representative_dino_decoder(subject: Subject) -> list[Case]:

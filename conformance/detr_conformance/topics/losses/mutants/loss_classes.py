@@ -1,4 +1,4 @@
-"""Mutants of the losses of one set of predictions (LOSS-1 to LOSS-9)."""
+"""Mutants of the detection losses: their names, the focal loss, the cross entropy (LOSS-1 to LOSS-6)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.losses.mutants.losses import (
-    Batch,
-    Boxes,
-    Chosen,
-    Logits,
-    Losses,
-    LossesByHand,
-    Pairs,
-    Some,
-)
+from detr_conformance.topics.losses.mutants.losses import Batch, Chosen, Logits, Losses, LossesByHand, Pairs
 
 
 @mutant(
@@ -113,6 +104,22 @@ class FocalConstants(LossesByHand):
 
 
 @mutant(
+    "losses-alpha-of-the-decoder",
+    rejects="LOSS-3",
+    operation="detection_losses",
+    origin="the encoder's criterion made without the configuration",
+)
+class AlphaOfTheDecoder(LossesByHand):
+    """Has the alpha and gamma of the call in the decoder, and the usual ones in the other sets."""
+
+    def encoder(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        return super().encoder(logits, boxes, batch, number, replace(chosen, alpha=0.25, gamma=2.0))
+
+    def denoising(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        return super().denoising(logits, boxes, batch, number, replace(chosen, alpha=0.25, gamma=2.0))
+
+
+@mutant(
     "losses-entropy-per-box", rejects="LOSS-4", operation="detection_losses", origin="one normaliser for all losses"
 )
 class EntropyPerBox(LossesByHand):
@@ -149,6 +156,16 @@ class EntropyPerImage(LossesByHand):
         return torch.stack(alone).mean()
 
 
+@mutant("losses-entropy-overflows", rejects="LOSS-4", operation="detection_losses", origin="log(exp(x) / exp(x).sum())")
+class EntropyOverflows(LossesByHand):
+    """Takes exponentials of logits as they are, which in float32 are infinite from 89 on."""
+
+    def cross_entropy(self, logits: Tensor, classes: Tensor, number: Tensor, chosen: Chosen) -> Tensor:
+        odds = logits.float().exp()
+        logarithms = (odds / odds.sum(-1, keepdim=True)).log().to(logits.dtype)
+        return super().cross_entropy(logarithms, classes, number, chosen)
+
+
 @mutant("losses-entropy-unweighted", rejects="LOSS-5", operation="detection_losses", origin="weight= left out")
 class EntropyUnweighted(LossesByHand):
     """Gives "no object" the weight of the others."""
@@ -171,6 +188,19 @@ class EntropyConstant(LossesByHand):
 
     def weights(self, logits: Tensor, chosen: Chosen) -> Float[Tensor, " class"]:
         return super().weights(logits, Chosen())
+
+
+@mutant(
+    "losses-weight-of-the-encoder",
+    rejects="LOSS-5",
+    operation="detection_losses",
+    origin="empty_weight registered once, for the decoder",
+)
+class WeightOfTheEncoder(LossesByHand):
+    """Weighs no object by a tenth in the encoder, whatever is asked for."""
+
+    def encoder(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
+        return super().encoder(logits, boxes, batch, number, replace(chosen, no_object_weight=0.1))
 
 
 @mutant("losses-background-is-first", rejects="LOSS-6", operation="detection_losses", origin="torch.zeros for classes")
@@ -206,163 +236,3 @@ class BackgroundIgnored(LossesByHand):
     def cross_entropy(self, logits: Tensor, classes: Tensor, number: Tensor, chosen: Chosen) -> Tensor:
         objects = classes < logits.shape[-1] - 1
         return super().cross_entropy(logits[objects], classes[objects], number, chosen)
-
-
-@mutant("losses-l1-mean", rejects="LOSS-7", operation="detection_losses", origin="F.l1_loss's default")
-class L1Mean(LossesByHand):
-    """Averages the four coordinates."""
-
-    def l1(self, ours: Some, theirs: Some) -> Tensor:
-        return super().l1(ours, theirs) / 4
-
-
-@mutant("losses-l1-of-corners", rejects="LOSS-7", operation="detection_losses", origin="boxes converted too early")
-class L1OfCorners(LossesByHand):
-    """Takes the distance of corners."""
-
-    def l1(self, ours: Some, theirs: Some) -> Tensor:
-        return super().l1(self.matching.corners(ours), self.matching.corners(theirs))
-
-
-@mutant("losses-smooth-l1", rejects="LOSS-7", operation="detection_losses", origin="smooth_l1_loss of box regressions")
-class SmoothL1(LossesByHand):
-    """Takes the smooth L1 distance."""
-
-    def l1(self, ours: Some, theirs: Some) -> Tensor:
-        return F.smooth_l1_loss(ours, theirs, reduction="sum", beta=1 / 9)
-
-
-@mutant("losses-boxes-in-order", rejects="LOSS-7", operation="detection_losses", origin="the permutation forgotten")
-class BoxesInOrder(LossesByHand):
-    """Compares queries with boxes in the order of the boxes."""
-
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Tensor | None = None,
-    ) -> Losses:
-        losses = super().three(suffix, logits, boxes, pairs, batch, number, chosen, asked)
-        ours = torch.cat([boxes[image, query] for image, (query, _) in enumerate(pairs)])
-        theirs = torch.cat([batch.boxes[image][: len(box)] for image, (_, box) in enumerate(pairs)])
-        return losses | {f"loss_bbox{suffix}": self.divided(self.l1(ours, theirs), number)}
-
-
-@mutant("losses-giou-of-all-pairs", rejects="LOSS-8", operation="detection_losses", origin="diag() left out")
-class GIoUOfAllPairs(LossesByHand):
-    """Adds up the whole matrix of predictions and targets."""
-
-    def giou(self, ours: Some, theirs: Some, eps: float) -> Tensor:
-        return (1 - self.matching.giou(ours, theirs, eps)).sum()
-
-
-@mutant("losses-iou", rejects="LOSS-8", operation="detection_losses", origin="box_iou in place of generalized_box_iou")
-class WithoutHull(LossesByHand):
-    """Leaves out the hull."""
-
-    def giou(self, ours: Some, theirs: Some, eps: float) -> Tensor:
-        a, b = self.matching.corners(ours), self.matching.corners(theirs)
-        shared = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(-1)
-        both = ours[:, 2:].prod(-1) + theirs[:, 2:].prod(-1) - shared
-        return (1 - shared / both).sum()
-
-
-@mutant("losses-giou-logarithm", rejects="LOSS-8", operation="detection_losses", origin="UnitBox's -log IoU")
-class GIoULogarithm(LossesByHand):
-    """Takes the negative logarithm."""
-
-    def giou(self, ours: Some, theirs: Some, eps: float) -> Tensor:
-        return -((1 + self.matching.giou(ours, theirs, eps).diagonal()) / 2).log().sum()
-
-
-@mutant("losses-giou-with-eps", rejects="LOSS-8", operation="detection_losses", origin="DINO and detrex, undeclared")
-class GIoUWithEps(LossesByHand):
-    """Adds 1e-6 to the denominators, without the variant that says so."""
-
-    def giou(self, ours: Some, theirs: Some, eps: float) -> Tensor:
-        return super().giou(ours, theirs, 1e-6)
-
-
-@mutant("losses-giou-as-corners", rejects="LOSS-8", operation="detection_losses", origin="a conversion left out")
-class GIoUAsCorners(LossesByHand):
-    """Takes centre and size for corners."""
-
-    def giou(self, ours: Some, theirs: Some, eps: float) -> Tensor:
-        return (1 - _of_corners(ours, theirs)).sum()
-
-
-def _of_corners(a: Some, b: Some) -> Tensor:
-    shared = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (a, b)]
-    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(-1)
-    both = areas[0] + areas[1] - shared
-    return shared / both - (hull - both) / hull
-
-
-@mutant("losses-in-half", rejects="LOSS-9", operation="detection_losses", origin="no conversion at all")
-class InHalf(LossesByHand):
-    """Computes in the dtype of the predictions."""
-
-    def wide(self, dtype: torch.dtype) -> torch.dtype:
-        return dtype
-
-
-@mutant("losses-summed-in-half", rejects="LOSS-9", operation="detection_losses", origin="a running total")
-class SummedInHalf(LossesByHand):
-    """Adds up the focal losses of the queries one after another in half precision."""
-
-    kept = torch.float32
-
-    def wide(self, dtype: torch.dtype) -> torch.dtype:
-        self.kept = dtype
-        return super().wide(dtype)
-
-    def summed(self, loss: Tensor) -> Tensor:
-        total = loss.new_zeros((), dtype=self.kept)
-        for each in loss.flatten(0, -2).sum(-1):
-            total = total + each.to(self.kept)
-        return total.to(loss.dtype)
-
-
-@mutant(
-    "losses-alpha-of-the-decoder",
-    rejects="LOSS-3",
-    operation="detection_losses",
-    origin="the encoder's criterion made without the configuration",
-)
-class AlphaOfTheDecoder(LossesByHand):
-    """Has the alpha and gamma of the call in the decoder, and the usual ones in the other sets."""
-
-    def encoder(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
-        return super().encoder(logits, boxes, batch, number, replace(chosen, alpha=0.25, gamma=2.0))
-
-    def denoising(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
-        return super().denoising(logits, boxes, batch, number, replace(chosen, alpha=0.25, gamma=2.0))
-
-
-@mutant(
-    "losses-weight-of-the-encoder",
-    rejects="LOSS-5",
-    operation="detection_losses",
-    origin="empty_weight registered once, for the decoder",
-)
-class WeightOfTheEncoder(LossesByHand):
-    """Weighs no object by a tenth in the encoder, whatever is asked for."""
-
-    def encoder(self, logits: Tensor, boxes: Tensor, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
-        return super().encoder(logits, boxes, batch, number, replace(chosen, no_object_weight=0.1))
-
-
-@mutant("losses-entropy-overflows", rejects="LOSS-4", operation="detection_losses", origin="log(exp(x) / exp(x).sum())")
-class EntropyOverflows(LossesByHand):
-    """Takes exponentials of logits as they are, which in float32 are infinite from 89 on."""
-
-    def cross_entropy(self, logits: Tensor, classes: Tensor, number: Tensor, chosen: Chosen) -> Tensor:
-        odds = logits.float().exp()
-        logarithms = (odds / odds.sum(-1, keepdim=True)).log().to(logits.dtype)
-        return super().cross_entropy(logarithms, classes, number, chosen)
