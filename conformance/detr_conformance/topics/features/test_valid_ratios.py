@@ -12,9 +12,9 @@ from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.features.cases import drawn_levels, padded_levels, ratio_case
+from detr_conformance.topics.features.checks import ratios_agree
 from detr_conformance.topics.positions.cases import rectangles
-from detr_conformance.topics.queries.cases.selection import drawn_levels, padded_levels, ratio_case
-from detr_conformance.topics.queries.checks.selection import ratios_agree
 
 OPERATION = "valid_ratios"
 

@@ -19,6 +19,7 @@ from detr_conformance.topics.detectors.cases.models import (
     representative_dino,
 )
 from detr_conformance.topics.detectors.cases.postprocess import representative_postprocess
+from detr_conformance.topics.features.cases import representative_valid_ratios
 from detr_conformance.topics.feed_forward.cases import representative_feed_forward, representative_mlp
 from detr_conformance.topics.losses.cases.focal_loss import representative_sigmoid_focal_loss
 from detr_conformance.topics.losses.cases.losses import representative_detection_losses
@@ -36,7 +37,6 @@ from detr_conformance.topics.queries.cases.selection import (
     representative_encoder_reference_points,
     representative_refine_boxes,
     representative_select_queries,
-    representative_valid_ratios,
 )
 from detr_conformance.topics.transformer.cases import representative_decoder_layer, representative_encoder_layer
 from detr_conformance.topics.vision_transformer.cases import representative_vit

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.queries.mutants.ratios_and_references import Counts, Level, RatiosByHand
+from detr_conformance.topics.features.mutants.ratios import Counts, Level, RatiosByHand
 
 
 @mutant("ratios-height-first", rejects="SEL-1", operation="valid_ratios", origin="the order of spatial_shapes")

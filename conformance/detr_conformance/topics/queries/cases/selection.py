@@ -19,35 +19,6 @@ Size = tuple[int, int]  # (rows, columns)
 PYRAMID: tuple[Size, ...] = ((4, 6), (2, 3), (1, 2))
 
 
-# -- ratios ---------------------------------------------------------------------------------------------------
-
-
-def ratio_case(subject: Subject, mask: Tensor, note: str) -> Case:
-    return block_case(subject, {"mask_l": mask}, note=note)
-
-
-def padded_levels(subject: Subject) -> Iterator[Case]:
-    """Images of unlike extents, no two ratios of an image alike but where it fills the map."""
-    yield ratio_case(subject, rectangles(5, 7, (5, 7), (2, 4), (4, 1)), "one image fills the map")
-    yield ratio_case(subject, rectangles(6, 4, (3, 3), (5, 1)), "no image fills the map").laid_out("transposed")
-
-
-def representative_valid_ratios(subject: Subject) -> list[Case]:
-    return list(padded_levels(subject))
-
-
-@st.composite
-def _drawn_level(draw: st.DrawFn, subject: Subject) -> Case:
-    height, width = draw(st.integers(1, 70)), draw(st.integers(1, 400))
-    extent = st.tuples(st.integers(1, height), st.integers(1, width))
-    extents = draw(st.lists(extent, min_size=1, max_size=3))
-    return ratio_case(subject, rectangles(height, width, *extents), "drawn").laid_out(draw(st.sampled_from(LAYOUTS)))
-
-
-def drawn_levels(subject: Subject) -> st.SearchStrategy[Case]:
-    return _drawn_level(subject)
-
-
 # -- references -----------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""How far from the formula right ratios, references, proposals and boxes may be (spec chapter 11, "Limits")."""
+"""How far from the formula right references, proposals and boxes may be (spec chapter 11, "Limits")."""
 
 from __future__ import annotations
 
@@ -23,14 +23,9 @@ def right(subject: Subject, case: Case) -> Tensor:
     return output
 
 
-def ratios_agree(subject: Subject, case: Case, precise: bool = False) -> None:
-    expected = right(subject, case)
-    subject.compare("output", forward(subject, case), expected, _limit(subject, expected, 3 * expected, precise))
-
-
 def references_agree(subject: Subject, case: Case, precise: bool = False) -> None:
     expected = right(subject, case)
-    limit = _limit(subject, expected, 6 * expected.abs(), precise)
+    limit = limit_of(subject, expected, 6 * expected.abs(), precise)
     subject.compare("output", forward(subject, case), expected, limit)
 
 
@@ -43,7 +38,7 @@ def boxes_right(subject: Subject, case: Case, precise: bool = False) -> Expectat
     roundings = expected * (1 - expected) * (6 + 6 * logit.abs() + 2 * corrected) + 4 * expected
     # 1/2 + tanh(z / 2) / 2 is a float32 sigmoid as well, and its roundings do not shrink with the result
     float32 = 0.0 if precise and subject.dtype == "float64" else torch.finfo(torch.float32).eps / 2
-    return Expectation(expected, _limit(subject, expected, roundings, precise) + float32)
+    return Expectation(expected, limit_of(subject, expected, roundings, precise) + float32)
 
 
 def boxes_agree(subject: Subject, case: Case, precise: bool = False) -> None:
@@ -75,7 +70,7 @@ def proposals_agree(subject: Subject, case: Case, precise: bool = False, memory:
     logits = torch.log(boxes / (1 - boxes))
     roundings = 4 / (1 - boxes) + 3 + 2 * logits.abs()
     expected = logits.masked_fill(invalid, torch.inf)
-    limit = _limit(subject, expected, roundings, precise).masked_fill(invalid, 0)
+    limit = limit_of(subject, expected, roundings, precise).masked_fill(invalid, 0)
     subject.compare("proposals", got["proposals"], expected, limit)
     if memory:
         subject.compare_exactly("memory", got["memory"], case["memory"].masked_fill(invalid, 0))
@@ -87,7 +82,7 @@ def unit_of(subject: Subject, precise: bool = False) -> float:
     return torch.finfo(torch.float32 if wide else subject.torch_dtype).eps / 2
 
 
-def _limit(subject: Subject, expected: Tensor, roundings: Tensor, precise: bool) -> Tensor:
+def limit_of(subject: Subject, expected: Tensor, roundings: Tensor, precise: bool) -> Tensor:
     """So many round-offs of the arithmetic, and one of the result."""
     result = torch.finfo(subject.torch_dtype)
     once = 1.01 * result.eps / 2 * expected.abs() + result.smallest_normal * result.eps

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import twin
-from detr_conformance.topics.queries.mutants.ratios_and_references import wide
+from detr_conformance.topics.features.mutants.ratios import wide
 
 Memory = Float[Tensor, "batch cell embed"]
 Mask = Bool[Tensor, "batch cell"]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.queries.mutants.ratios_and_references import Points, Ratios, ReferencesByHand
+from detr_conformance.topics.queries.mutants.references import Points, Ratios, ReferencesByHand
 
 
 @mutant("references-borders", rejects="SEL-8", operation="encoder_reference_points", origin="arange without 0.5")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from detr_conformance.evidence.registry import twin
@@ -17,33 +17,12 @@ from detr_conformance.topics.queries.mutants.proposals_and_refinement import (
     RefinementByHand,
     SelectionByHand,
 )
-from detr_conformance.topics.queries.mutants.ratios_and_references import (
-    Counts,
+from detr_conformance.topics.queries.mutants.references import (
     Points,
     Ratios,
-    RatiosByHand,
     ReferencesByHand,
     wide,
 )
-
-
-@twin("ratios-by-mean", operation="valid_ratios", origin="the mean of a row of ones and zeros")
-class ByMean(RatiosByHand):
-    """Takes the mean of the row and of the column, in float64."""
-
-    def counted(self, cells: Bool[Tensor, "batch length"], dtype: torch.dtype) -> Counts:
-        return cells.double().mean(1)
-
-    def share(self, count: Counts, length: int) -> Counts:
-        return count
-
-
-@twin("ratios-by-reciprocal", operation="valid_ratios", origin="1 / W computed once")
-class ByReciprocal(RatiosByHand):
-    """Multiplies by the reciprocal of the side."""
-
-    def share(self, count: Counts, length: int) -> Counts:
-        return count * torch.tensor(length, dtype=count.dtype).reciprocal()
 
 
 @twin("references-ratio-of-ratios", operation="encoder_reference_points", origin="the factor vr_m / vr_l formed first")
