@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--detr-cases", metavar="DIR", default="detr-cases", help="where failing cases are saved")
     group.addoption("--detr-replay", metavar="F", help="run only the case in this file")
     group.addoption("--detr-events", metavar="F", help="append one JSON event a line to this file")
+    group.addoption("--detr-done", metavar="F", help="leave out the tests whose names stand in this file, one a line")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -115,16 +116,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     session = config.stash.get(SESSION, None)
     if session is None:
         return
-    kept = [
-        item
-        for item in items
-        if not _is_suite_test(item) or session.selects(_operation(item), _name(item.nodeid), _suite_test(item))
-    ]
+    done = _lines(config.getoption("--detr-done"))
+    kept = [item for item in items if not _is_suite_test(item) or _is_asked(session, item, done)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
     for item in items:
         if _is_suite_test(item):
             item.add_marker(pytest.mark.covers(*_suite_test(item).clauses))
+
+
+def _is_asked(session: Session, item: pytest.Item, done: set[str]) -> bool:
+    name = _name(item.nodeid)
+    return name not in done and session.selects(_operation(item), name, _suite_test(item))
+
+
+def _lines(path: str | None) -> set[str]:
+    return set(Path(path).read_text(encoding="utf-8").splitlines()) if path else set()
 
 
 def _is_suite_test(item: pytest.Item) -> bool:

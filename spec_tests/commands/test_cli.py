@@ -64,7 +64,9 @@ def check(here: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         fake = here / "fake_suite.py"
         fake.write_text(PRELUDE + textwrap.dedent(script))
         monkeypatch.setattr(
-            runner, "suite_command", lambda target, _, events: [sys.executable, str(fake), str(events), target]
+            runner,
+            "suite_command",
+            lambda target, _, events, done: [sys.executable, str(fake), str(events), target, str(done or "")],
         )
         return run("check", target, *options)
 
@@ -180,6 +182,38 @@ def test_a_crash_in_a_test_exits_1(check: Check) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_after_a_crash_the_tests_that_are_left_are_run(check: Check) -> None:
+    result = check(
+        "done = open(sys.argv[3]).read().splitlines() if sys.argv[3] else []\n"
+        "start(); emit('collected', tests=3 - len(done))\n"
+        "for test in ('one', 'two', 'three'):\n"
+        "    if test not in done:\n"
+        "        running(test)\n"
+        "        if test == 'two': os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "        emit('result', test=test, clauses=['MSDA-2' if test == 'one' else 'MSDA-3'], outcome='pass')\n"
+        "finish()",
+        *("--json", "report.json"),
+    )
+    assert result.exit_code == 1
+    report = json.loads(Path("report.json").read_text())
+    assert report["clauses"]["MSDA-2"]["verdict"] == "fail"  # of test two; one passed
+    assert report["clauses"]["MSDA-2"]["message"] == "the process died with SIGSEGV in this test"
+    assert report["clauses"]["MSDA-3"]["verdict"] == "pass"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_who_dies_in_every_test_is_not_asked_for_ever(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "RESTARTS", 2)
+    result = check(
+        "done = open(sys.argv[3]).read().splitlines() if sys.argv[3] else []\n"
+        "print(len(done), file=open('runs.txt', 'a'))\n"
+        "start(); running(f'test {len(done)}'); os.kill(os.getpid(), signal.SIGSEGV)"
+    )
+    assert result.exit_code == 1
+    assert Path("runs.txt").read_text().split() == ["0", "1", "2"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_kill_from_outside_exits_2(check: Check) -> None:
     result = check("start(); running(); result(); running('y'); os.kill(os.getpid(), signal.SIGKILL)")
     assert result.exit_code == 2
@@ -280,7 +314,7 @@ def test_an_interrupt_ends_the_suite_and_exits_130(here: Path, number: signal.Si
         "import signal\nimport sys\nfrom detr_conformance.running import runner\nfrom detr_reference.cli import main\n"
         # A shell starts background jobs with SIGINT ignored, and children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"runner.suite_command = lambda target, _, events: [sys.executable, {str(fake)!r}, str(events)]\n"
+        f"runner.suite_command = lambda target, _, events, done: [sys.executable, {str(fake)!r}, str(events)]\n"
         "main(['check', 'mine.py:target'])\n"
     )
     process = subprocess.Popen([sys.executable, str(command)], stderr=subprocess.PIPE, text=True, cwd=here)

@@ -55,6 +55,24 @@ def test_a_wrong_kernel_does_not(failed: tuple[Path, subprocess.CompletedProcess
     assert "--replay" in done.stdout
 
 
+def test_a_crash_leaves_no_other_clause_unjudged(tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(
+        "import os\n"
+        "from detr_conformance import Target\n"
+        "from detr_reference import ms_deform_attn\n"
+        "def kernel(value, shapes, starts, locations, weights):\n"
+        "    if not locations.isfinite().all(): os.abort()\n"
+        "    return ms_deform_attn(value, shapes, starts, locations, weights)\n"
+        "target = Target(name='crashing', provides={'ms_deform_attn': kernel})\n"
+    )
+    done = check(tmp_path, "crashing.py:target", *QUICK, "--json", "report.json")
+    assert done.returncode == 1, done.stdout + done.stderr
+    clauses = {name: entry for name, entry in report(tmp_path / "report.json")["clauses"].items() if "MSDA-" in name}
+    assert "the process died with SIGABRT in this test" in clauses["MSDA-40"]["message"]
+    assert "not-exercised" not in {entry["verdict"] for entry in clauses.values()}
+    assert clauses["MSDA-13"]["verdict"] == clauses["MSDA-33"]["verdict"] == "pass"
+
+
 def test_an_infinite_output_is_a_finding(tmp_path: Path) -> None:
     """Infinity where a number is due fails the clause; neither the suite nor the report may break on it."""
     (tmp_path / "infinite.py").write_text(

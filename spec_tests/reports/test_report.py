@@ -213,7 +213,7 @@ def test_a_crash_in_a_test_fails_its_clause_even_a_should(
     )
     assert report["verdict"] == "fail"
     assert report["clauses"][clause]["verdict"] == "fail"
-    assert "in this test; 3 tests were left to run" in report["clauses"][clause]["message"]
+    assert report["clauses"][clause]["message"].endswith("in this test")
 
 
 def test_an_error_result_is_no_pass(clauses: dict[str, Clause]) -> None:

@@ -81,7 +81,7 @@ def _entry(clause: Clause, verdict: str) -> Entry:
 def _verdict(clause: Clause, results: Sequence[Event], unknown_failures: Sequence[Event]) -> str:
     outcomes = {result["outcome"] for result in results}
     if any(result.get("died") for result in results):
-        return "fail"  # whatever was declared: the rest of the suite did not run
+        return "fail"  # whatever was declared: nothing excuses the end of the process
     if unknown_failures:
         return "fail" if clause.level == "MUST" else "warn"
     if "fail" in outcomes:

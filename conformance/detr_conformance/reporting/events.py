@@ -13,8 +13,10 @@ The pytest plugin appends one JSON object a line to the file named by `--detr-ev
 
 `outcome` is pass, fail, not-provided, not-exercised, or error (the suite itself failed). The reader adds
 
-    died       returncode, signal  the process ended without `finish`
-    output     lines               the last that it printed
+    died       returncode, signal, seconds   the process ended without `finish`
+    output     lines                         the last that it printed
+
+Where it died in a test, another process goes on with the tests that are left: the stream begins again with `start`.
 """
 
 from __future__ import annotations
@@ -89,17 +91,19 @@ def digest(events: Iterable[Event]) -> Digest:
             case "error":
                 found.errors.append(event["message"])
             case "collected":
-                found.collected = event["tests"]
+                found.collected = len(found.results) + event["tests"]
             case "running":
                 running[_short(event["test"])] = event
             case "result":
                 running.pop(_short(event["test"]), None)
                 found.results.append(event)
             case "finish":
-                found.seconds = event.get("seconds")
+                found.seconds = (found.seconds or 0.0) + event.get("seconds", 0.0)
                 _record_finish(found, event, list(running))
             case "died":
+                found.seconds = (found.seconds or 0.0) + event.get("seconds", 0.0)
                 _record_death(found, event, list(running.values()))
+                running.clear()
     return found
 
 
@@ -116,23 +120,26 @@ def _record_finish(found: Digest, finish: Event, running: list[str]) -> None:
         found.errors.append(f"the suite itself failed: {running[0]} began and gave no result")
 
 
+def is_fault(death: Event) -> bool:
+    """Whether a process died of what it did itself."""
+    return death["signal"] in FAULTS if death["signal"] else death["returncode"] not in SUITE_FAILED
+
+
 def _record_death(found: Digest, death: Event, running: list[Event]) -> None:
     if found.errors:
         return  # the stream already says why
     manner = f"died with {death['signal']}" if death["signal"] else f"ended with status {death['returncode']}"
-    blame = death["signal"] in FAULTS if death["signal"] else death["returncode"] not in SUITE_FAILED
-    if len(running) != 1 or not blame:
+    if len(running) != 1 or not is_fault(death):
         while_running = f" in {running[0]['test']}" if len(running) == 1 else ""
         found.errors.append(f"the suite's process {manner}{while_running} before it was finished")
         return
     (test,) = running
-    left = "" if found.collected is None else f"; {found.collected - len(found.results) - 1} tests were left to run"
     found.results.append(
         {
             "test": test["test"],
             "clauses": test["clauses"],
             "outcome": "fail",
             "died": True,
-            "message": f"the process {manner} in this test{left}",
+            "message": f"the process {manner} in this test",
         }
     )

@@ -68,10 +68,12 @@ class LiveProgress:
         """Take one event into account."""
         match event["event"]:
             case "collected":
-                self._total = event["tests"]
+                self._total = self._done + event["tests"]
                 self._update(total=self._total)
             case "running":
                 self._update(now=f"{', '.join(event['clauses'])} {event['test'].rpartition('::')[2]}")
+            case "died":
+                self._done, self._failed = self._done + 1, self._failed + 1
             case "result":
                 self._done += 1
                 self._failed += event["outcome"] in ("fail", "error")

@@ -15,19 +15,20 @@ from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 
-from detr_conformance.reporting.events import Event, Tail
+from detr_conformance.reporting.events import Event, Tail, is_fault
 from detr_conformance.reporting.selection import Selection
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # between the last event and the end of the process
+RESTARTS = 20  # after deaths in a test; a target that dies oftener is not asked further
 OUTPUT_LINES = 25
 FATAL_LINES = 8
 
 _DOTS = re.compile(r"[.sFE]+ *(\[ *\d+%\])?")
 
 
-def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
-    """The command line of the suite's process."""
+def suite_command(target: str, selection: Selection, events: Path, done: Path | None = None) -> list[str]:
+    """The command line of the suite's process; `done` is a file with the tests that need not be run, one a line."""
     package = Path(str(files("detr_conformance")))
     command = [sys.executable, "-P", "-m", "pytest", str(package / "topics")]
     command += ["-c", str(package / "isolated.ini"), "--rootdir", str(package)]
@@ -47,6 +48,8 @@ def suite_command(target: str, selection: Selection, events: Path) -> list[str]:
     command += [f"--detr-target={target}", f"--detr-events={events}", f"--detr-cases={selection.cases_dir}"]
     command += [f"--detr-profile={selection.profile}", f"--detr-seed={selection.seed}"]
     command += [f"--detr-operation={operation}" for operation in selection.operations]
+    if done is not None:
+        command.append(f"--detr-done={done}")
     for option in ("device", "dtype", "replay"):
         if (value := getattr(selection, option)) is not None:
             command.append(f"--detr-{option}={value}")
@@ -70,12 +73,36 @@ def pytest_environment() -> dict[str, str]:
 def run_suite(target: str, selection: Selection) -> Generator[Event, None, None]:
     """Yield the suite's events as they come, then `died` if the process ended before it was finished, then `output`.
 
-    Closing the generator, Ctrl-C and a polite kill all end the process and its children.
+    Where a target brought the process down in a test, another one runs the tests that are left. Closing the generator,
+    Ctrl-C and a polite kill all end the process and its children.
     """
+    done: list[str] = []
+    for _ in range(1 + RESTARTS):
+        fatal = yield from _run_once(target, selection, done)
+        if fatal is None:
+            return
+        done.append(fatal)
+
+
+def _run_once(target: str, selection: Selection, done: list[str]) -> Generator[Event, None, str | None]:
+    """One process of the suite; adds the tests that it finished to `done`, returns the one that it died in."""
+    running: list[str] = []
+    fatal = None
     with tempfile.TemporaryDirectory(prefix="detr-spec-") as folder:
-        events, output = Path(folder) / "events.jsonl", Path(folder) / "output.txt"
-        command = suite_command(target, selection, events)
-        yield from follow_process(command, suite_environment(selection), events, output)
+        events, output, known = (Path(folder) / name for name in ("events.jsonl", "output.txt", "done.txt"))
+        known.write_text("\n".join(done), encoding="utf-8")
+        command = suite_command(target, selection, events, known if done else None)
+        for event in follow_process(command, suite_environment(selection), events, output):
+            match event["event"]:
+                case "running":
+                    running.append(event["test"])
+                case "result":
+                    done.append(event["test"])
+                case "died":
+                    left = [test for test in running if test not in done]
+                    fatal = left[0] if len(left) == 1 and is_fault(event) else None
+            yield event
+    return fatal
 
 
 def follow_process(
@@ -99,7 +126,7 @@ def follow_process(
 
 
 def _follow(process: subprocess.Popen[bytes], tail: Tail) -> Iterator[Event]:
-    finished = False
+    finished, begun = False, time.monotonic()
     while process.poll() is None:
         for event in tail.new():
             yield event
@@ -114,7 +141,8 @@ def _follow(process: subprocess.Popen[bytes], tail: Tail) -> Iterator[Event]:
         finished = finished or event["event"] == "finish"
     if not finished:
         name = signal.Signals(-process.returncode).name if process.returncode < 0 else None
-        yield {"event": "died", "returncode": process.returncode, "signal": name}
+        seconds = round(time.monotonic() - begun, 2)
+        yield {"event": "died", "returncode": process.returncode, "signal": name, "seconds": seconds}
 
 
 def _last_words(output: Path) -> list[str]:
