@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.mismatch import check_form, expect
-
-SIGMAS = 6.0
+from detr_conformance.harness.mismatch import check_form, expect, expect_share
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,5 @@ def is_one_of(got: Tensor, outcomes: Sequence[Outcome], token_wise: bool = False
         got="another value",
     )
     for outcome, match in zip(outcomes, matches, strict=True):
-        share = match.double().mean().item()
-        slack = SIGMAS * math.sqrt(outcome.share * (1 - outcome.share) / match.numel()) + 1e-9
-        expect(
-            abs(share - outcome.share) <= slack,
-            f"{share:.3f} of the {what} are {outcome.name}, expected {outcome.share:.3f} within {slack:.3f}",
-            where="output",
-            expected=f"{outcome.share:.3f}",
-            got=f"{share:.3f}",
-            limit=f"{slack:.3f}",
-        )
+        expect_share(f"{what} that are {outcome.name}", match, outcome.share)
     return matches

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SIGMAS = 6.0  # of a right implementation, one statistic in 500 million lies beyond
+
 
 class SuiteError(Exception):
     """The suite itself is wrong (an unreached regime, a broken oracle). Never the target's fault."""
@@ -136,6 +138,20 @@ def expect(
     """Raises Mismatch with the message unless the condition holds."""
     if not condition:
         raise Mismatch(message, where, expected, got, limit)
+
+
+def expect_share(what: str, hits: Tensor, probability: float, *, where: str = "output", sigmas: float = SIGMAS) -> None:
+    """The share of independent hits is their probability, within so many standard deviations."""
+    share, count = hits.double().mean().item(), hits.numel()
+    slack = sigmas * math.sqrt(probability * (1 - probability) / count) + 1e-9
+    expect(
+        abs(share - probability) <= slack,
+        f"{what}: a share of {share:.4f} in {count}, expected {probability:.4f} within {slack:.4f}",
+        where=where,
+        expected=f"{probability:.4f}",
+        got=f"{share:.4f}",
+        limit=f"{slack:.4f}",
+    )
 
 
 def require(condition: bool | Tensor, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,10 +10,14 @@ from torch import Tensor
 
 from detr_conformance.harness.block import expectations, forward, while_training
 from detr_conformance.harness.block_case import settings_of, with_parameters
-from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.mismatch import expect, expect_share
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.attention.cases.self_attention import AttentionStructure, attention_case, with_projections
+
+
+def ordinary(subject: Subject) -> list[Case]:
+    return [attention_case(subject, AttentionStructure(), note="ordinary")]
 
 
 def many_heads(subject: Subject) -> Iterator[Case]:
@@ -63,8 +66,8 @@ def check_dropped_weights(subject: Subject, case: Case) -> None:
     ):
         expect(share.item() < 0.9, f"the same weights were dropped for every {what}", where="output")
     # Kept weights are binomial (4, 1/2); the share of heads without any loss tells dropping one in two from less.
-    _expect_share("heads of which no weight was dropped", (heads == 4).double().mean().item(), 1 / 16, heads.numel())
-    _expect_share("heads of which one weight was kept", (heads == 1).double().mean().item(), 4 / 16, heads.numel())
+    expect_share("heads of which no weight was dropped", heads == 4, 1 / 16)
+    expect_share("heads of which one weight was kept", heads == 1, 4 / 16)
 
 
 def dropping_output(subject: Subject) -> Iterator[Case]:
@@ -87,10 +90,16 @@ def check_dropped_output(subject: Subject, case: Case) -> None:
         right.expected[~dropped] / (1 - probability),
         1.01 * limit[~dropped] / (1 - probability),
     )
-    _expect_share("dropped channels", dropped.double().mean().item(), probability, dropped.numel())
+    expect_share("dropped channels", dropped, probability)
     for axis, what in enumerate(("images", "tokens", "channels")):
         alike = (dropped == dropped.select(axis, 0).unsqueeze(axis)).double().mean().item()
         expect(alike < 0.9, f"all {what} lost the same elements", where="output")
+
+
+def in_every_layout(subject: Subject) -> Iterator[Case]:
+    for layout in LAYOUTS:
+        s = AttentionStructure(qkv_bias=layout != "offset")
+        yield attention_case(subject, s, note="gradients").laid_out(layout)
 
 
 def _in_evaluation(subject: Subject, case: Case) -> None:
@@ -101,15 +110,3 @@ def _in_evaluation(subject: Subject, case: Case) -> None:
 def _expect_near(name: str, got: Tensor, expected: Tensor) -> None:
     worst = (got - expected).abs().max().item()
     expect(worst < 0.02, f"{name} is no multiple of 1/2: off by {worst:.3f}", where="output")
-
-
-def _expect_share(what: str, share: float, probability: float, count: int) -> None:
-    margin = 6 * math.sqrt(probability * (1 - probability) / count)
-    expect(
-        abs(share - probability) < margin,
-        f"{what}: a share of {share:.3f}, expected {probability:.3f} within {margin:.3f}",
-        where="output",
-        expected=f"{probability:.3f}",
-        got=f"{share:.3f}",
-        limit=f"{margin:.3f}",
-    )

@@ -9,7 +9,7 @@ import torch
 
 from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree, raises
 from detr_conformance.harness.block_case import config_of, parameters_of, with_parameters
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.attention.cases.self_attention import (
@@ -24,16 +24,14 @@ from detr_conformance.topics.attention.checks import (
     check_dropped_weights,
     dropping_output,
     dropping_weights,
+    in_every_layout,
     many_heads,
+    ordinary,
 )
 from detr_reference.attention.config import SelfAttentionConfig
 from detr_reference.attention.self_attention import build as build_self_attention
 
 OPERATION = "cross_attention"
-
-
-def ordinary(subject: Subject) -> list[Case]:
-    return [attention_case(subject, AttentionStructure(), note="ordinary")]
 
 
 # -- what it shares with self-attention -----------------------------------------------------------------------
@@ -96,12 +94,6 @@ def test_dropout_of_the_output(subject: Subject, case: Case) -> None:
 @covers("SA-13", cases=drawn_attentions, share=0.25)
 def test_accuracy(subject: Subject, case: Case) -> None:
     agrees(subject, case, precise=True)
-
-
-def in_every_layout(subject: Subject) -> Iterator[Case]:
-    for layout in LAYOUTS:
-        s = AttentionStructure(qkv_bias=layout != "offset")
-        yield attention_case(subject, s, note="gradients").laid_out(layout)
 
 
 @covers("SA-14", cases=in_every_layout, feature="backward")

@@ -12,7 +12,7 @@ from torch import Tensor
 from detr_conformance.harness.block import agrees, expectations, while_training
 from detr_conformance.harness.block_case import settings_of
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.mismatch import expect, expect_share
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.attention.cases.multihead_attention import (
@@ -87,24 +87,13 @@ def test_identity(subject: Subject, case: Case) -> None:
     agrees(subject, case.having(identity=torch.zeros_like(case["identity"])))
 
 
-def check_dropped(subject: Subject, dropped: Tensor, probability: float, axes: tuple[str, ...]) -> None:
+def check_dropped(dropped: Tensor, probability: float, axes: tuple[str, ...]) -> None:
     """The share of what was dropped, and that neighbours along each axis are dropped independently."""
-
-    def near(what: str, share: float, expected: float) -> None:
-        slack = 8 * math.sqrt(expected * (1 - expected) / dropped.numel())
-        expect(
-            abs(share - expected) < slack,
-            f"{what}: {share:.3f}, expected {expected:.3f} within {slack:.3f}",
-            where="output",
-            expected=f"{expected:.3f}",
-            got=f"{share:.3f}",
-            limit=f"{slack:.3f}",
-        )
-
-    near("share of dropped elements", dropped.double().mean().item(), probability)
+    expect_share("dropped elements", dropped, probability, sigmas=8)
     for axis, name in enumerate(axes):
-        alike = (dropped == dropped.roll(1, axis)).double().mean().item()
-        near(f"neighbours along {name} that share their fate", alike, probability**2 + (1 - probability) ** 2)
+        alike = dropped == dropped.roll(1, axis)
+        share = probability**2 + (1 - probability) ** 2
+        expect_share(f"neighbours along {name} that share their fate", alike, share, sigmas=8)
 
 
 def check_kept(subject: Subject, case: Case, output: Tensor, probability: float) -> Tensor:
@@ -127,7 +116,7 @@ def test_dropout_of_weights(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     probability = settings_of(case)["attn_drop"]
     dropped = check_kept(subject, case, while_training(subject, case), probability)
-    check_dropped(subject, dropped.unflatten(-1, (2, 6)), probability, ("image", "query", "head", "key"))
+    check_dropped(dropped.unflatten(-1, (2, 6)), probability, ("image", "query", "head", "key"))
 
 
 def dropping_results(subject: Subject) -> Iterator[Case]:
@@ -142,7 +131,7 @@ def test_dropout_of_the_result(subject: Subject, case: Case) -> None:
     probability = settings_of(case)["proj_drop"]
     bare = case.having(identity=torch.zeros_like(case["identity"]))
     dropped = check_kept(subject, bare, while_training(subject, bare), probability)
-    check_dropped(subject, dropped, probability, ("image", "query", "channel"))
+    check_dropped(dropped, probability, ("image", "query", "channel"))
     framed = while_training(subject, case)
     alone = (framed == case["identity"]).double().mean().item()
     expect(

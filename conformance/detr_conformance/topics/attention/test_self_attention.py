@@ -8,7 +8,7 @@ import torch
 
 from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree, raises
 from detr_conformance.harness.block_case import with_parameters
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.attention.cases.self_attention import (
@@ -23,14 +23,12 @@ from detr_conformance.topics.attention.checks import (
     check_dropped_weights,
     dropping_output,
     dropping_weights,
+    in_every_layout,
     many_heads,
+    ordinary,
 )
 
 OPERATION = "self_attention"
-
-
-def ordinary(subject: Subject) -> list[Case]:
-    return [attention_case(subject, AttentionStructure(), note="ordinary")]
 
 
 # -- who asks, who answers ------------------------------------------------------------------------------------
@@ -129,12 +127,6 @@ def at_scale(subject: Subject) -> list[Case]:
 @covers("SA-13", cases=at_scale)
 def test_accuracy_at_scale(subject: Subject, case: Case) -> None:
     agrees(subject, case, precise=True)
-
-
-def in_every_layout(subject: Subject) -> Iterator[Case]:
-    for layout in LAYOUTS:
-        s = AttentionStructure(qkv_bias=layout != "offset")
-        yield attention_case(subject, s, note="gradients").laid_out(layout)
 
 
 @covers("SA-14", cases=in_every_layout, feature="backward")

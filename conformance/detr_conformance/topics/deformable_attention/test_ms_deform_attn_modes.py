@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
 
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.exporting import exported
 from detr_conformance.harness.mismatch import Mismatch, expect
-from detr_conformance.harness.subject import Subject, explained
+from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.core import (
     TURNED,
@@ -70,17 +70,6 @@ def test_autocast(subject: Subject, case: Case) -> None:
             subject.compare(f"grad_{name}", gradient, want.expected, want.limit, want.interval)
 
 
-class _Wrapped(nn.Module):
-    """torch.export takes modules."""
-
-    def __init__(self, implementation: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.implementation = implementation
-
-    def forward(self, *arguments: Tensor) -> Tensor:
-        return self.implementation(*arguments)
-
-
 @covers(
     "MSDA-55",
     cases=lambda subject: [case_at(subject, Structure(), everywhere, note="compiled")],
@@ -108,13 +97,11 @@ def test_captured_whole(subject: Subject, case: Case) -> None:
 def test_exported_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)  # an eager call first: what it remembers must not end up in the program
     arguments = tuple(subject.arguments(case).values())
-    with torch.no_grad(), explained("torch.export.export"):
-        program = torch.export.export(_Wrapped(subject.implementation), arguments).module()
-    exported = subject.replacing(program)
-    agrees(exported, case)
-    agrees(exported, case_at(subject, structure_of(case), inside, note="exported, other contents"))
-    agrees(exported, case_at(subject, TURNED, inside, note="exported, levels turned"))
-    subject.absorb(exported)
+    program = subject.replacing(exported(subject.implementation, arguments))
+    agrees(program, case)
+    agrees(program, case_at(subject, structure_of(case), inside, note="exported, other contents"))
+    agrees(program, case_at(subject, TURNED, inside, note="exported, levels turned"))
+    subject.absorb(program)
 
 
 # -- errors -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from detr_conformance.harness.block import (
 )
 from detr_conformance.harness.block_case import config_of
 from detr_conformance.harness.case import LAYOUTS, Case
-from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.mismatch import expect, expect_share
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.module import (
@@ -91,15 +91,8 @@ def test_dropout(subject: Subject, case: Case) -> None:
         right.limit[~dropped] / (1 - probability) * 1.01
         + 2**-7 * right.expected[~dropped].abs() * (output.element_size() == 2),
     )
-    share, deviation = dropped.double().mean().item(), math.sqrt(probability * (1 - probability) / dropped.numel())
-    expect(
-        abs(share - probability) < 6 * deviation,
-        f"{share:.3f} of the elements were dropped, expected {probability} within {6 * deviation:.3f}",
-        where="output",
-        expected=str(probability),
-        got=f"{share:.3f}",
-        limit=f"{6 * deviation:.3f}",
-    )
+    expect_share("dropped elements", dropped, probability)
+    deviation = math.sqrt(probability * (1 - probability) / dropped.numel())
     bare = (framed == case["identity"]).double().mean().item()
     expect(
         abs(bare - probability) < 6 * deviation + 0.01,

@@ -15,10 +15,10 @@ from torch import Tensor
 from detr_conformance.harness.block import outputs, seeded
 from detr_conformance.harness.block_case import settings_of
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import expect, require
+from detr_conformance.harness.mismatch import SIGMAS, expect, expect_share, require
 from detr_conformance.harness.subject import Subject
 
-SIGMAS = 6.0  # of a right implementation, one statistic in 500 million lies beyond
+FULL = ("float64", "float32")  # in half, what a reference says of the noise is too coarse for statistics
 POSITIVE, NEGATIVE = 0, 1
 KINDS = ("positive", "negative")
 
@@ -193,15 +193,7 @@ def within(seen: Queries, kind: int, low: float, high: float) -> None:
 def rate(what: str, hits: Tensor, expected: float) -> None:
     """A share of independent hits has its expectation, within six standard deviations."""
     require(hits.numel() > 200, "a sample large enough to say something")
-    got, limit = float(hits.double().mean()), SIGMAS * math.sqrt(max(expected * (1 - expected), 1e-9) / hits.numel())
-    expect(
-        abs(got - expected) <= limit,
-        f"{what}: {got:.4f} of {hits.numel()}, expected {expected:.4f} +- {limit:.4f}",
-        where=what,
-        expected=f"{expected:.4f}",
-        got=f"{got:.4f}",
-        limit=f"{limit:.4f}",
-    )
+    expect_share(what, hits, expected, where=what)
 
 
 def uncorrelated(what: str, one: Tensor, other: Tensor) -> None:

@@ -22,6 +22,7 @@ from detr_conformance.topics.denoising.cases import (
     representative_contrastive_denoising,
 )
 from detr_conformance.topics.denoising.checks import (
+    FULL,
     KINDS,
     NEGATIVE,
     POSITIVE,
@@ -36,7 +37,6 @@ from detr_conformance.topics.denoising.checks import (
 )
 
 OPERATION = "contrastive_denoising"
-FULL = ("float64", "float32")  # in half, what a reference says of the noise is too coarse for statistics
 
 
 # -- layout ---------------------------------------------------------------------------------------------------

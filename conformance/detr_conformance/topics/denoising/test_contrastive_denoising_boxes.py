@@ -22,6 +22,7 @@ from detr_conformance.topics.denoising.cases import (
     quiet,
 )
 from detr_conformance.topics.denoising.checks import (
+    FULL,
     KINDS,
     NEGATIVE,
     POSITIVE,
@@ -38,7 +39,6 @@ from detr_conformance.topics.denoising.checks import (
 from detr_conformance.topics.positions.cases import with_option
 
 OPERATION = "contrastive_denoising"
-FULL = ("float64", "float32")  # in half, what a reference says of the noise is too coarse for statistics
 
 
 def positives(subject: Subject) -> Iterator[Case]:

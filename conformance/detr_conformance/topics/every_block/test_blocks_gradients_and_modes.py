@@ -21,8 +21,9 @@ from detr_conformance.harness.block import (
 )
 from detr_conformance.harness.block_case import inputs_of
 from detr_conformance.harness.case import Case, lay_out
+from detr_conformance.harness.exporting import exported
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.subject import Subject, explained
+from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.images import batches
@@ -157,25 +158,11 @@ def test_captured_whole(subject: Subject, case: Case) -> None:
 def test_exported_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     made = make(subject, case)
-    module = made if isinstance(made, nn.Module) else _Wrapped(made)
     inputs = {name: t.to(subject.device) for name, t in inputs_of(subject.operation, case).items()}
-    positional = () if is_module(subject) else tuple(inputs.values())
-    with torch.no_grad(), explained("torch.export.export"):
-        program = torch.export.export(module, positional, inputs if is_module(subject) else {}).module()
+    program = exported(made, named=inputs) if is_module(subject) else exported(made, tuple(inputs.values()))
     for tried in (case, other_numbers(subject.operation, case)):
         right = expectations(subject, tried, backward=False)["output"]
         subject.compare("output, exported", _call(subject, program, tried), right.expected, right.limit)
-
-
-class _Wrapped(nn.Module):
-    """torch.export takes modules."""
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return self.function(*tensors)
 
 
 def _call(subject: Subject, made: Callable[..., Any], case: Case) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import twin
-from detr_reference.detectors.config import DeformableDETRConfig, DETRConfig, DINOConfig
 from detr_reference.detectors.deformable_detr import POSITION_OFFSET, POSITION_TEMPERATURE, DeformableDETR
 from detr_reference.detectors.detr import DETR
 from detr_reference.detectors.dino import DINO
@@ -24,17 +23,21 @@ from detr_reference.features.image_tokens import ImageTokens, image_tokens
 DETR_OP, DEFORMABLE, DINO_OP = "detr", "deformable_detr", "dino"
 
 
-@twin("detr-in-steps", operation="detr", origin="the order of facebookresearch/detr, one layer after another")
-class DETRInSteps(DETR):
-    """Runs the layers itself and norms every intermediate output by itself."""
+class Changed(nn.Module):
+    """A model whose modules are changed before its parameters come; stands before the model among the bases."""
 
-    def __init__(self, config: DETRConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, config: Any, state_dict: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(config)
         self.changed()
         with_parameters(self, state_dict)
 
     def changed(self) -> None:
         """Changes of modules before the parameters come."""
+
+
+@twin("detr-in-steps", operation="detr", origin="the order of facebookresearch/detr, one layer after another")
+class DETRInSteps(Changed, DETR):
+    """Runs the layers itself and norms every intermediate output by itself."""
 
     def forward(self, images: Tensor, mask: Tensor) -> dict[str, Tensor]:
         if mask.dtype != torch.bool or images.shape[-2:] != mask.shape[-2:]:
@@ -107,16 +110,8 @@ class OneByOne:
         }
 
 
-class DeformableInSteps(DeformableDETR):
+class DeformableInSteps(Changed, DeformableDETR):
     """The reference, whose first part is cut into two."""
-
-    def __init__(self, config: DeformableDETRConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        super().__init__(config)
-        self.changed()
-        with_parameters(self, state_dict)
-
-    def changed(self) -> None:
-        """Changes of modules before the parameters come."""
 
     def forward(self, images: Tensor, mask: Tensor) -> dict[str, Tensor]:
         if mask.dtype != torch.bool or images.shape[-2:] != mask.shape[-2:]:
@@ -182,16 +177,8 @@ class DeformableOneByOne(OneByOne, DeformableInSteps):
     """Sends the images of a batch through the model one after another."""
 
 
-class DINOLoaded(DINO):
+class DINOLoaded(Changed, DINO):
     """The reference, put into a class that mutants override."""
-
-    def __init__(self, config: DINOConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        super().__init__(config)
-        self.changed()
-        with_parameters(self, state_dict)
-
-    def changed(self) -> None:
-        """Changes of modules before the parameters come."""
 
 
 @twin("dino-image-by-image", operation="dino", origin="batch size 1, as in exported models", stages=False)

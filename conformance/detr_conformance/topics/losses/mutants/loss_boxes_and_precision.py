@@ -8,13 +8,9 @@ from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.topics.losses.mutants.losses import (
-    Batch,
-    Boxes,
-    Chosen,
-    Logits,
     Losses,
     LossesByHand,
-    Pairs,
+    Predicted,
     Some,
 )
 
@@ -47,21 +43,11 @@ class SmoothL1(LossesByHand):
 class BoxesInOrder(LossesByHand):
     """Compares queries with boxes in the order of the boxes."""
 
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Tensor | None = None,
-    ) -> Losses:
-        losses = super().three(suffix, logits, boxes, pairs, batch, number, chosen, asked)
-        ours = torch.cat([boxes[image, query] for image, (query, _) in enumerate(pairs)])
-        theirs = torch.cat([batch.boxes[image][: len(box)] for image, (_, box) in enumerate(pairs)])
-        return losses | {f"loss_bbox{suffix}": self.divided(self.l1(ours, theirs), number)}
+    def three(self, at: Predicted) -> Losses:
+        losses = super().three(at)
+        ours = torch.cat([at.boxes[image, query] for image, (query, _) in enumerate(at.pairs)])
+        theirs = torch.cat([at.batch.boxes[image][: len(box)] for image, (_, box) in enumerate(at.pairs)])
+        return losses | {f"loss_bbox{at.suffix}": self.divided(self.l1(ours, theirs), at.number)}
 
 
 @mutant("losses-giou-of-all-pairs", rejects="LOSS-8", operation="detection_losses", origin="diag() left out")

@@ -10,7 +10,16 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.losses.mutants.losses import Batch, Boxes, Chosen, Logits, Losses, LossesByHand, Pairs
+from detr_conformance.topics.losses.mutants.losses import (
+    Batch,
+    Boxes,
+    Chosen,
+    Logits,
+    Losses,
+    LossesByHand,
+    Pairs,
+    Predicted,
+)
 
 
 @mutant(
@@ -35,24 +44,14 @@ class DenoisingMatched(LossesByHand):
 class NegativesHaveBoxes(LossesByHand):
     """Pulls the negatives to their boxes too, without a label."""
 
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Tensor | None = None,
-    ) -> Losses:
-        losses = super().three(suffix, logits, boxes, pairs, batch, number, chosen, asked)
-        if not suffix.startswith("_dn") or not chosen.contrastive:
+    def three(self, at: Predicted) -> Losses:
+        losses = super().three(at)
+        if not at.suffix.startswith("_dn") or not at.chosen.contrastive:
             return losses
-        most = max(batch.counts)
-        both = [(torch.cat((query, query + most)), torch.cat((box, box))) for query, box in pairs]
-        of_both = super().three(suffix, logits, boxes, both, batch, number, chosen, asked)
-        return of_both | {f"loss_class{suffix}": losses[f"loss_class{suffix}"]}
+        most = max(at.batch.counts)
+        both = [(torch.cat((query, query + most)), torch.cat((box, box))) for query, box in at.pairs]
+        of_both = super().three(replace(at, pairs=both))
+        return of_both | {f"loss_class{at.suffix}": losses[f"loss_class{at.suffix}"]}
 
 
 @mutant(

@@ -14,6 +14,7 @@ from detr_conformance.topics.losses.mutants.losses import (
     Losses,
     LossesByHand,
     Pairs,
+    Predicted,
     Some,
 )
 from detr_conformance.topics.losses.mutants.matching_arguments import NaNReplaced
@@ -69,21 +70,11 @@ class LayersInOneGradient(LossesByHand):
 class DummyBoxes(LossesByHand):
     """Pulls the first query of an image without boxes to a box of no size, so that every image has a loss."""
 
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Tensor | None = None,
-    ) -> Losses:
-        losses = super().three(suffix, logits, boxes, pairs, batch, number, chosen, asked)
-        empty = torch.tensor([not count for count in batch.counts])
-        if boxes.shape[1]:
-            losses[f"loss_bbox{suffix}"] = losses[f"loss_bbox{suffix}"] + boxes[empty, 0].abs().sum() / number
+    def three(self, at: Predicted) -> Losses:
+        losses, name = super().three(at), f"loss_bbox{at.suffix}"
+        empty = torch.tensor([not count for count in at.batch.counts])
+        if at.boxes.shape[1]:
+            losses[name] = losses[name] + at.boxes[empty, 0].abs().sum() / at.number
         return losses
 
 
@@ -96,21 +87,11 @@ class DummyBoxes(LossesByHand):
 class MeanOfAnImage(LossesByHand):
     """Hands 0 * NaN to the gradient of images without boxes."""
 
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Tensor | None = None,
-    ) -> Losses:
-        losses = super().three(suffix, logits, boxes, pairs, batch, number, chosen, asked)
-        present = torch.tensor(batch.counts).to(boxes.dtype)
-        share = boxes.sum((1, 2)) / present  # infinite in images without boxes
-        losses[f"loss_bbox{suffix}"] = losses[f"loss_bbox{suffix}"] + torch.where(present > 0, share * 0, 0.0).sum()
+    def three(self, at: Predicted) -> Losses:
+        losses, name = super().three(at), f"loss_bbox{at.suffix}"
+        present = torch.tensor(at.batch.counts).to(at.boxes.dtype)
+        share = at.boxes.sum((1, 2)) / present  # infinite in images without boxes
+        losses[name] = losses[name] + torch.where(present > 0, share * 0, 0.0).sum()
         return losses
 
 

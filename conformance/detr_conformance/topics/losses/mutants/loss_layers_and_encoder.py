@@ -8,7 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.losses.mutants.losses import Batch, Boxes, Chosen, Logits, Losses, LossesByHand, Pairs
+from detr_conformance.topics.losses.mutants.losses import (
+    Batch,
+    Boxes,
+    Chosen,
+    Logits,
+    Losses,
+    LossesByHand,
+    Pairs,
+    Predicted,
+)
 
 
 @mutant("losses-matched-by-boxes", rejects="LOSS-15", operation="detection_losses", origin="class-agnostic matching")
@@ -133,7 +142,7 @@ class EncoderNotMatched(LossesByHand):
         return super().decoder(logits, boxes, batch, number, chosen)
 
     def encoder(self, logits: Logits, boxes: Boxes, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
-        return self.three("_enc", logits, boxes, self.last, batch, number, chosen)
+        return self.three(Predicted("_enc", logits, boxes, self.last, batch, number, chosen))
 
 
 @mutant(

@@ -56,6 +56,20 @@ class Batch:
         return [len(own) for own in self.labels]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """A set of predictions, and what it is held to; `asked` are the slots that the class loss is about, None all."""
+
+    suffix: str
+    logits: Logits
+    boxes: Boxes
+    pairs: Pairs
+    batch: Batch
+    number: Tensor
+    chosen: Chosen
+    asked: Bool[Tensor, "batch slot"] | None = None
+
+
 @twin("losses-by-hand", operation="detection_losses", origin="facebookresearch/detr, models/detr.py, SetCriterion")
 class LossesByHand:
     """Cuts the targets into images, and sums up what is wrong with each set of predictions."""
@@ -127,7 +141,7 @@ class LossesByHand:
         losses: Losses = {}
         for suffix, layer in self.layers("", len(logits)):
             pairs = self.layer_pairs(layer, logits, boxes, batch, chosen)
-            losses |= self.three(suffix, logits[layer], boxes[layer], pairs, batch, number, chosen)
+            losses |= self.three(Predicted(suffix, logits[layer], boxes[layer], pairs, batch, number, chosen))
         return losses
 
     def layers(self, prefix: str, number: int) -> list[tuple[str, int]]:
@@ -150,7 +164,7 @@ class LossesByHand:
     def encoder(self, logits: Logits, boxes: Boxes, batch: Batch, number: Tensor, chosen: Chosen) -> Losses:
         asked = self.objects(batch) if chosen.encoder_targets == "objectness" else batch
         pairs = self.pairs(logits, boxes, asked, chosen)
-        return self.three("_enc", logits, boxes, pairs, asked, number, chosen)
+        return self.three(Predicted("_enc", logits, boxes, pairs, asked, number, chosen))
 
     def objects(self, batch: Batch) -> Batch:
         return Batch([torch.zeros_like(own) for own in batch.labels], batch.boxes)
@@ -166,7 +180,7 @@ class LossesByHand:
         losses: Losses = {}
         for suffix, layer in self.layers("_dn", len(logits)):
             pairs = self.known(logits[layer], boxes[layer], batch, groups, size, chosen)
-            losses |= self.three(suffix, logits[layer], boxes[layer], pairs, batch, repeated, chosen, asked)
+            losses |= self.three(Predicted(suffix, logits[layer], boxes[layer], pairs, batch, repeated, chosen, asked))
         return losses
 
     def group_size(self, most: int, chosen: Chosen) -> int:
@@ -198,23 +212,13 @@ class LossesByHand:
 
     # -- three losses
 
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Bool[Tensor, "batch slot"] | None = None,
-    ) -> Losses:
-        ours = torch.cat([boxes[image, query] for image, (query, _) in enumerate(pairs)])
-        theirs = torch.cat([batch.boxes[image][box] for image, (_, box) in enumerate(pairs)])
+    def three(self, at: Predicted) -> Losses:
+        ours = torch.cat([at.boxes[image, query] for image, (query, _) in enumerate(at.pairs)])
+        theirs = torch.cat([at.batch.boxes[image][box] for image, (_, box) in enumerate(at.pairs)])
         return {
-            f"loss_class{suffix}": self.of_classes(logits, pairs, batch, number, chosen, asked),
-            f"loss_bbox{suffix}": self.divided(self.l1(ours, theirs), number),
-            f"loss_giou{suffix}": self.divided(self.giou(ours, theirs, chosen.giou_eps), number),
+            f"loss_class{at.suffix}": self.of_classes(at.logits, at.pairs, at.batch, at.number, at.chosen, at.asked),
+            f"loss_bbox{at.suffix}": self.divided(self.l1(ours, theirs), at.number),
+            f"loss_giou{at.suffix}": self.divided(self.giou(ours, theirs, at.chosen.giou_eps), at.number),
         }
 
     def divided(self, total: Tensor, number: Tensor) -> Tensor:

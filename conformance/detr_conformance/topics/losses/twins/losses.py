@@ -9,13 +9,10 @@ from torch import Tensor
 
 from detr_conformance.evidence.registry import twin
 from detr_conformance.topics.losses.mutants.losses import (
-    Batch,
-    Boxes,
     Chosen,
-    Logits,
     Losses,
     LossesByHand,
-    Pairs,
+    Predicted,
     Some,
 )
 from detr_conformance.topics.losses.twins.matching import LastQueryFirst
@@ -47,26 +44,16 @@ class LogSpace(LossesByHand):
 class ImageByImage(LossesByHand):
     """Sums up the box losses of each image, then the images."""
 
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Tensor | None = None,
-    ) -> Losses:
-        l1, giou = boxes.sum() * 0, boxes.sum() * 0
-        for image, (query, box) in enumerate(pairs):
-            ours, theirs = boxes[image, query], batch.boxes[image][box]
+    def three(self, at: Predicted) -> Losses:
+        l1, giou = at.boxes.sum() * 0, at.boxes.sum() * 0
+        for image, (query, box) in enumerate(at.pairs):
+            ours, theirs = at.boxes[image, query], at.batch.boxes[image][box]
             l1 = l1 + (ours - theirs).abs().sum(0).sum()
-            giou = giou + self.giou(ours, theirs, chosen.giou_eps)
+            giou = giou + self.giou(ours, theirs, at.chosen.giou_eps)
         return {
-            f"loss_class{suffix}": self.of_classes(logits, pairs, batch, number, chosen, asked),
-            f"loss_bbox{suffix}": l1 / number,
-            f"loss_giou{suffix}": giou / number,
+            f"loss_class{at.suffix}": self.of_classes(at.logits, at.pairs, at.batch, at.number, at.chosen, at.asked),
+            f"loss_bbox{at.suffix}": l1 / at.number,
+            f"loss_giou{at.suffix}": giou / at.number,
         }
 
     def giou(self, ours: Some, theirs: Some, eps: float) -> Tensor:
@@ -81,29 +68,19 @@ class ImageByImage(LossesByHand):
 class WholeBatch(LossesByHand):
     """Gives every query a target, its own box where it has none, and weighs these by 0."""
 
-    def three(
-        self,
-        suffix: str,
-        logits: Logits,
-        boxes: Boxes,
-        pairs: Pairs,
-        batch: Batch,
-        number: Tensor,
-        chosen: Chosen,
-        asked: Tensor | None = None,
-    ) -> Losses:
-        targets, matched = boxes.detach().clone(), torch.zeros(boxes.shape[:2], dtype=torch.bool)
-        for image, (query, box) in enumerate(pairs):
-            targets[image, query] = batch.boxes[image][box]
+    def three(self, at: Predicted) -> Losses:
+        targets, matched = at.boxes.detach().clone(), torch.zeros(at.boxes.shape[:2], dtype=torch.bool)
+        for image, (query, box) in enumerate(at.pairs):
+            targets[image, query] = at.batch.boxes[image][box]
             matched[image, query] = True
-        distance = (boxes - targets).abs().sum(-1)
+        distance = (at.boxes - targets).abs().sum(-1)
         loss = 1 - torch.stack(
-            [self.matching.giou(*each, chosen.giou_eps).diagonal() for each in zip(boxes, targets, strict=True)]
+            [self.matching.giou(*each, at.chosen.giou_eps).diagonal() for each in zip(at.boxes, targets, strict=True)]
         )
         return {
-            f"loss_class{suffix}": self.of_classes(logits, pairs, batch, number, chosen, asked),
-            f"loss_bbox{suffix}": torch.where(matched, distance, 0.0).sum() / number,
-            f"loss_giou{suffix}": torch.where(matched, loss, 0.0).sum() / number,
+            f"loss_class{at.suffix}": self.of_classes(at.logits, at.pairs, at.batch, at.number, at.chosen, at.asked),
+            f"loss_bbox{at.suffix}": torch.where(matched, distance, 0.0).sum() / at.number,
+            f"loss_giou{at.suffix}": torch.where(matched, loss, 0.0).sum() / at.number,
         }
 
 
