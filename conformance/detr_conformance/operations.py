@@ -87,13 +87,12 @@ def _module(
     exempt: tuple[str, ...] = (),
     image_axis: int = 0,
     dtypes: tuple[str, ...] = EVERY_DTYPE,
-    block: bool = True,
 ) -> Operation:
     return Operation(
         "module",
         ("config", "state_dict"),
         reference,
-        (chapter, EVERY_BLOCK) if block else (chapter,),
+        (chapter, EVERY_BLOCK),
         config=config,
         inputs=tuple(inputs.split()),
         constants=tuple(constants.split()),
@@ -120,7 +119,6 @@ OPERATIONS: dict[str, Operation] = {
         "detr_reference.deformable_attention.config:MSDeformAttnConfig",
         "02-deformable-attention-module.md",
         "query value identity query_pos key_padding_mask reference_points spatial_shapes level_start_index",
-        block=False,
     ),
     "multihead_attention": _module(
         "detr_reference.attention.multihead_attention:build",
@@ -312,6 +310,7 @@ TRAINING_CHAPTER = "21-training.md"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "coordinates": ("float32", "half"),
     "reference_points": ("points and boxes", "boxes"),
+    "padding": ("mask", "none"),
     "operation_order": ("any", "post-norm", "pre-norm"),
     "sine_offset": ("any", "0", "-0.5"),
     "num_fcs": ("any", "2"),

@@ -55,7 +55,7 @@ def test_every_file_has_a_place(path: str, place: str | None) -> None:
         (GUIDE, f"[x](../../{CHAPTER}#the-ablation)", "[x](../spec/19-dino.md#the-ablation)"),
         (GUIDE, '[x](../../Makefile "title")', '[x](../source/Makefile.md "title")'),
         (GUIDE, "[x](../../docs/pages.py#L12)", "[x](../source/docs/pages.py.md#__codelineno-0-12)"),
-        (GUIDE, "[![a](../runs/bench.png)](../runs/bench.json)", None),
+        (GUIDE, "[![a](../runs/bench.png)](../runs/full-size.json)", None),
         (GUIDE, "[x](https://example.org/a.md)", "[x](https://example.org/a.md)"),
         (GUIDE, "[x](#part)", "[x](#part)"),
         (GUIDE, "[x](no-such-file.md)", "[x](no-such-file.md)"),

@@ -13,6 +13,7 @@ import torch
 
 from detr_conformance.evidence.clauses import load_clauses
 from detr_conformance.harness.drive import Failure
+from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.operations import TRAINING_CHAPTER
 from detr_conformance.reporting.report import build_report
@@ -25,10 +26,12 @@ from detr_conformance.topics.training.cases import COUNTS, EXTENTS, SIZE, batch_
 from detr_conformance.topics.training.checks.trajectory import (
     COMPARED,
     SHARP_SHARE,
+    Step,
     case_with_margins,
     sharp_share,
     trajectory,
 )
+from detr_conformance.topics.training.checks.walk import predictions_checked
 from detr_conformance.topics.training.test_training import test_parameter_gradients as judge_gradients
 from detr_reference.deformable_attention.core import ms_deform_attn
 
@@ -160,3 +163,12 @@ def test_whoever_claims_no_gradients_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(SetupError, match="does not claim the feature backward"):
         Session.from_options(options)
+
+
+def test_predictions_of_no_denoising_query_may_be_left_out() -> None:
+    shapes = {"pred_logits": (2, 1, 3, 4), "dn_logits": (2, 1, 0, 4)}
+    step = Step(0, None, {}, shapes, {}, None, {}, {}, True)  # type: ignore[arg-type]
+    found = predictions_checked({"pred_logits": torch.zeros(2, 1, 3, 4)}, step)
+    assert found["dn_logits"].shape == (2, 1, 0, 4)
+    with pytest.raises(Mismatch, match="there is no pred_logits"):
+        predictions_checked({}, step)

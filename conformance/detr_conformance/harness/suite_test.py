@@ -31,6 +31,7 @@ class SuiteTest:
         once: run for one dtype only (the clause does not depend on it).
         share: of the profile's number of drawn cases, how many this test draws (expensive ones less than 1).
         profile: the one profile that runs this test, and no others; None for the tests of all other profiles.
+        costly: takes seconds; of thousands of mutants and twins it is asked only where it is what they are about.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SuiteTest:
     once: bool
     share: float
     profile: str | None = None
+    costly: bool = False
 
     def runs_in(self, profile: str) -> bool:
         """Whether a run of this profile asks it: a profile with tests of its own asks these alone."""
@@ -56,6 +58,7 @@ def covers(
     once: bool = False,
     share: float = 1.0,
     profile: str | None = None,
+    costly: bool = False,
 ) -> Callable[[Callable[[Subject, Case], None]], Callable[[Subject], None]]:
     """Marks a property `(subject, case)` as the test of one or more clauses."""
 
@@ -69,7 +72,7 @@ def covers(
             property.__module__,
         )
         test.suite_test = SuiteTest(  # type: ignore[attr-defined]
-            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile
+            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile, costly
         )
         return test
 

@@ -1,48 +1,72 @@
 """A process of a data-parallel training, without the other one.
 
-The two processes of a group run one after the other. What the second contributes to each collective is recorded first;
-then the first process runs, and every collective gives it what a real group would. This holds as long as no
-contribution depends on an earlier collective, as with a number of boxes.
+The two processes of a group run one after the other. What each contributes to the collectives is recorded and given to
+the other, until both contribute what they did before: a contribution may depend on an earlier collective, as the length
+of a gathered object depends on the longest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from detr_conformance.harness.mismatch import Mismatch, SuiteError
 from detr_conformance.harness.subject import NotProvided
 
-
-def collectives_of_other(call: Callable[[], Any]) -> list[Tensor]:
-    """What process 1 contributes to each collective of the call; the results that it sees are only placeholders."""
-    with _group(1, None) as contributions:
-        call()
-    return contributions
+ROUNDS = 4
 
 
-def beside_other(call: Callable[[], Any], other: list[Tensor]) -> Any:
-    """What the call returns in process 0, while process 1 contributes these.
+def beside_other(mine: Callable[[], Any], theirs: Callable[[], Any]) -> Any:
+    """What a call returns in process 0, while process 1 makes another one; both are made several times.
 
     Raises:
         Mismatch: the processes do not take part in the same collectives, so that they would wait for ever.
     """
-    with _group(0, other) as contributions:
-        result = call()
-    mine, theirs = ([tuple(tensor.shape) for tensor in each] for each in (contributions, other))
-    if mine != theirs:
+    of_theirs = _run(1, theirs, None)[1]
+    for _ in range(ROUNDS):
+        answer, of_mine = _run(0, mine, of_theirs)
+        again = _run(1, theirs, of_mine)[1]
+        settled = _same(again, of_theirs)
+        of_theirs = again
+        if settled:
+            break
+    own, other = ([tuple(tensor.shape) for tensor in each] for each in (of_mine, of_theirs))
+    if own != other:
         raise Mismatch(
-            f"one process takes part in collectives of the shapes {mine}, the other in {theirs}: they would wait "
-            "for ever",
+            f"one process takes part in collectives of the shapes {own}, the other in {other}: they would wait for "
+            "ever",
             where="collectives",
-            expected=str(theirs),
-            got=str(mine),
+            expected=str(other),
+            got=str(own),
         )
-    return result
+    return answer()
+
+
+def _run(rank: int, call: Callable[[], Any], other: list[Tensor] | None) -> tuple[Callable[[], Any], list[Tensor]]:
+    """What a call comes to in one process, and what it contributes to each collective.
+
+    While the other one's contributions are not known, zeros stand for them, at which a call may fail.
+    """
+    with _group(rank, other) as contributions:
+        try:
+            result = call()
+        except Exception as error:
+            return partial(_raise, error), contributions
+    return lambda: result, contributions
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _same(some: list[Tensor], others: list[Tensor]) -> bool:
+    return len(some) == len(others) and all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
 @contextmanager

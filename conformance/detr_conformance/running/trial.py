@@ -53,14 +53,15 @@ def trials(
     clauses: set[str] | None = None,
     dtypes: tuple[str, ...] | None = None,
     settings: Settings | None = None,
+    costly: bool = True,
 ) -> Iterator[tuple[SuiteTest, str, Failure | None]]:
-    """Each applicable test of a target with what it found: None if it passed."""
+    """Each applicable test of a target with what it found: None if it passed. Costly ones may be left out."""
     settings = settings or Settings(profile="standard", shrink=False)
     tests = suite_tests()
     for operation, implementation in target.provides.items():
         for judge in tests[operation]:
             test = suite_test_of(judge)
-            if clauses is not None and not clauses & set(test.clauses):
+            if (clauses is not None and not clauses & set(test.clauses)) or (test.costly and not costly):
                 continue
             if test.feature is not None and test.feature not in target.features:
                 continue

@@ -127,14 +127,14 @@ def test_heights_first(subject: Subject, case: Case) -> None:
 
 
 def one_live_level(subject: Subject) -> Iterator[Case]:
-    """All levels but one hold NaN, and the samples of these lie outside."""
+    """All levels but one hold another number, which shows wherever it is read, and the samples of these lie outside."""
     for live in range(3):
-        case = dyadic_case(subject, WIDE, live, note=f"only level {live} is finite")
+        case = dyadic_case(subject, WIDE, live, note=f"samples on level {live} alone")
         value, locations = case["value"].clone(), case["sampling_locations"].clone()
         for level, start in enumerate(case["level_start_index"].tolist()):
             if level != live:
                 height, width = WIDE.levels[level]
-                value[:, start : start + height * width] = torch.nan
+                value[:, start : start + height * width] = 96
                 locations[..., level, :, :] = 2.0
         yield case.having(value=value, sampling_locations=locations)
 

@@ -14,14 +14,15 @@ from detr_conformance.harness.block import (
     forward,
     fresh,
     gradients_agree,
+    in_training,
     make,
-    parameters_by_name,
+    parameters_if_named,
     seeded,
 )
 from detr_conformance.harness.block_case import config_of
 from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.mismatch import expect, expect_share
-from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.module import (
     OBLONG,
@@ -77,8 +78,7 @@ def dropping(subject: Subject) -> Iterator[Case]:
 def test_dropout(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     probability = config_of(OPERATION, case).dropout
-    module = make(subject, case)
-    module.train()
+    module = in_training(make(subject, case))
     with seeded(subject):
         output = forward(subject, case.having(identity=torch.zeros_like(case["identity"])), module).detach().cpu()
         framed = forward(subject, case, module).detach().cpu()
@@ -156,7 +156,9 @@ def freshly_initialised(subject: Subject) -> Iterator[Case]:
 def test_initialisation(subject: Subject, case: Case) -> None:
     config = config_of(OPERATION, case)
     module = fresh(subject, case)
-    own = parameters_by_name(subject.operation, module, case)
+    own = parameters_if_named(subject, module, case)
+    if own is None:
+        raise NotProvided("its parameters cannot be read by name")
     found = {name: torch.cat(parts).detach().cpu().double() for name, parts in own.items()}
     heads, levels, points = config.num_heads, config.num_levels, config.num_points
     expected = torch.zeros(heads, levels, points, 2, dtype=torch.float64)

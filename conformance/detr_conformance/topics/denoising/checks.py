@@ -6,13 +6,14 @@ Nobody's random numbers are compared: labels are read off the content, moves of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.block import outputs, seeded
+from detr_conformance.harness.block import calling, make, seeded
 from detr_conformance.harness.block_case import settings_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import SIGMAS, expect, expect_share, require
@@ -84,7 +85,23 @@ class Queries:
 def queries(subject: Subject, case: Case) -> Queries:
     """Calls the target with the run's seed; the global generator is left as it was."""
     with seeded(subject):
-        return arranged(subject, case, outputs(subject, case))
+        return arranged(subject, case, returned(subject, case))
+
+
+def returned(subject: Subject, case: Case) -> dict[str, Tensor]:
+    """All that a call returns, whatever its number of queries: a wrong one is for CDN-2 to tell."""
+    bound, inputs = calling(subject, make(subject, case), case)
+    return output_of(bound, bound.arguments(inputs))
+
+
+def output_of(bound: Subject, arguments: dict[str, Tensor]) -> dict[str, Tensor]:
+    bound.shapes = None
+    bound.call(arguments)
+    output = bound.raw
+    expect(isinstance(output, Mapping), f"the output is a {type(output).__name__}, not a dict")
+    for name in ("content", "references"):
+        expect(isinstance(output.get(name), Tensor), f"the output has no tensor {name}", where=name)
+    return dict(output)
 
 
 def arranged(subject: Subject, case: Case, output: dict[str, Tensor]) -> Queries:
@@ -95,7 +112,7 @@ def arranged(subject: Subject, case: Case, output: dict[str, Tensor]) -> Queries
     labels = torch.zeros(len(counts), largest, dtype=torch.int64)
     boxes = torch.zeros(len(counts), largest, 4, dtype=torch.float64)
     labels[taken], boxes[taken] = case["target_labels"], case["target_boxes"].double()
-    axes = (groups_of(case), 2, largest)
+    axes = (groups_in(case, output["content"]), 2, largest)
     return Queries(
         output["content"].detach().cpu().unflatten(1, axes),
         output["references"].detach().cpu().double().unflatten(1, axes),
@@ -112,7 +129,7 @@ def arranged(subject: Subject, case: Case, output: dict[str, Tensor]) -> Queries
 def mask_of(subject: Subject, case: Case) -> Tensor:
     """The mask of a call, on the CPU and boolean."""
     with seeded(subject):
-        output = outputs(subject, case)
+        output = returned(subject, case)
     expect("attn_mask" in output, "the output has no attn_mask", where="attn_mask")
     mask = output["attn_mask"]
     total = output["content"].shape[1] + settings_of(case)["num_queries"]
@@ -120,6 +137,18 @@ def mask_of(subject: Subject, case: Case) -> Tensor:
     shape = tuple(mask.shape)
     expect(shape == (total, total), f"attn_mask is {shape}, expected {(total, total)}", where="attn_mask.shape")
     return mask.cpu()
+
+
+def groups_in(case: Case, content: Tensor) -> int:
+    """The number of groups that a target made; whether it is right, CDN-2 asks alone."""
+    slots = 2 * int(case["target_counts"].max())
+    groups, rest = divmod(content.shape[1], slots) if slots else (1, content.shape[1])
+    expect(
+        groups > 0 and not rest,
+        f"{content.shape[1]} denoising queries are no groups of {slots}, a positive and a negative for each slot",
+        where="content.shape",
+    )
+    return groups
 
 
 def groups_of(case: Case) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from detr_conformance.harness.block import outputs, seeded
+from detr_conformance.harness.block import seeded
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.subject import Subject
@@ -26,11 +26,13 @@ from detr_conformance.topics.denoising.checks import (
     KINDS,
     NEGATIVE,
     POSITIVE,
+    groups_in,
     groups_of,
     independent,
     mask_of,
     queries,
     rate,
+    returned,
     unchanged_labels,
     uncorrelated,
     unmoved,
@@ -49,9 +51,10 @@ def with_nothing(subject: Subject) -> list[Case]:
 @covers("CDN-1", cases=with_nothing)
 def test_output_form(subject: Subject, case: Case) -> None:
     with seeded(subject):
-        output = outputs(subject, case)
+        output = returned(subject, case)
     images, embed = len(case["target_counts"]), case["label_embedding"].shape[1]
-    size = groups_of(case) * 2 * int(case["target_counts"].max())
+    expect("content" in output, "the output has no content", where="content")
+    size = groups_in(case, output["content"]) * 2 * int(case["target_counts"].max())
     total = size + int(case.options["num_queries"])
     for name, shape, dtype in (
         ("content", (images, size, embed), subject.torch_dtype),
@@ -75,7 +78,7 @@ def several_numbers(subject: Subject) -> Iterator[Case]:
 def test_number_of_groups(subject: Subject, case: Case) -> None:
     largest = int(case["target_counts"].max())
     with seeded(subject):
-        got = outputs(subject, case)["content"].shape[1]
+        got = returned(subject, case)["content"].shape[1]
     want = groups_of(case) * 2 * largest
     expect(
         got == want,
@@ -146,7 +149,7 @@ def crowded(subject: Subject) -> Iterator[Case]:
 def test_more_boxes_than_queries(subject: Subject, case: Case) -> None:
     size = 2 * int(case["target_counts"].max())
     with seeded(subject):
-        got = outputs(subject, case)["content"].shape[1]
+        got = returned(subject, case)["content"].shape[1]
     expect(got == size, f"{got} denoising queries, expected {size}: one group of all boxes", where="content.shape")
     seen = queries(subject, case)
     unchanged_labels(subject, seen)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.block import calling, make, outputs, parts, raises, run, seeded
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.block import calling, make, raises, seeded
+from detr_conformance.harness.case import LAYOUTS, Case, lay_out
+from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
@@ -23,7 +24,9 @@ from detr_conformance.topics.denoising.cases import (
 from detr_conformance.topics.denoising.checks import (
     arranged,
     mask_of,
+    output_of,
     queries,
+    returned,
     round_off,
     unchanged_labels,
     uncorrelated,
@@ -82,7 +85,7 @@ def test_all_else_is_visible(subject: Subject, case: Case) -> None:
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
     """Each call compares the bytes of its arguments."""
     with seeded(subject):
-        outputs(subject, case)
+        returned(subject, case)
 
 
 @covers("CDN-29", cases=lambda s: [next(quiet(s)).laid_out(layout) for layout in LAYOUTS])
@@ -99,7 +102,7 @@ def sampled(subject: Subject) -> Iterator[Case]:
 @covers("CDN-30", cases=sampled, dtypes=("float64", "float32"))  # moves are too coarse in half
 def test_fresh_noise_in_every_call(subject: Subject, case: Case) -> None:
     with seeded(subject):
-        one, two = (arranged(subject, case, outputs(subject, case)) for _ in range(2))
+        one, two = (arranged(subject, case, returned(subject, case)) for _ in range(2))
     true = one.labels[:, None, None]
     uncorrelated("changes of label in two calls", one.noised_labels != true, two.noised_labels != true)
     uncorrelated("signs of moves in two calls", one.moves > 0, two.moves > 0)
@@ -112,12 +115,12 @@ def test_reproducible(subject: Subject, case: Case) -> None:
     results = []
     for _ in range(2):
         with seeded(subject):
-            results.append(outputs(subject, case))
+            results.append(returned(subject, case))
     for name in ("content", "references"):
         subject.compare_exactly(f"{name} with the same seed", results[1][name].detach(), results[0][name].detach())
     for mode in (torch.no_grad, torch.inference_mode):
         with seeded(subject), mode():
-            quietly = outputs(subject, case)
+            quietly = returned(subject, case)
         for name in ("content", "references"):
             subject.compare_exactly(f"{name} under {mode.__name__}", quietly[name], results[0][name].detach())
 
@@ -125,16 +128,23 @@ def test_reproducible(subject: Subject, case: Case) -> None:
 @covers("CDN-32", cases=representative_contrastive_denoising, feature="backward")
 def test_gradient_of_the_embedding(subject: Subject, case: Case) -> None:
     """Each row gets the sum of the gradients of the queries whose content it is."""
+    bound, inputs = calling(subject, make(subject, case), case)
+    arguments = bound.arguments(inputs)
+    leaf = arguments["label_embedding"].requires_grad_()
     with seeded(subject):
-        result = run(subject, case)
-    seen = arranged(subject, case, parts(case, result.output.detach()))
-    incoming = parts(case, case["grad_output"].double())["content"].unflatten(1, seen.noised_labels.shape[1:])
+        output = output_of(bound, arguments)
+    fill = Filler(subject.dtype, subject.settings.seed, "incoming", case.note)
+    grad_content = fill.normal(*output["content"].shape).to(fill.dtype)
+    incoming_there = lay_out(grad_content.to(subject.device), case.layout)
+    gradients = bound.pull_back(output["content"], incoming_there, {"label_embedding": leaf})
+    seen = arranged(subject, case, output)
+    incoming = grad_content.double().unflatten(1, seen.noised_labels.shape[1:])
     expected, size = (torch.zeros(case["label_embedding"].shape, dtype=torch.float64) for _ in range(2))
     for row in range(len(expected)):
         own = incoming[seen.noised_labels == row]
         expected[row], size[row] = own.sum(0), own.abs().sum(0)
     limit = (int(seen.everywhere.sum()) + 1) * round_off(subject) * size
-    got = subject.gradient("label_embedding", result.gradients)
+    got = subject.gradient("label_embedding", gradients)
     subject.compare("grad_label_embedding", got, expected, limit)
 
 
@@ -160,16 +170,16 @@ def test_labels_must_be_classes(subject: Subject, case: Case) -> None:
 @covers("CDN-35", cases=representative_contrastive_denoising)
 def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     with seeded(subject):
-        first = outputs(subject, case)
+        first = returned(subject, case)
         first = {name: tensor for name, tensor in first.items() if isinstance(tensor, Tensor)}
         copies = {name: tensor.detach().clone() for name, tensor in first.items()}
-        outputs(subject, case)
+        returned(subject, case)
     for name, tensor in first.items():
         subject.compare_exactly(f"{name}, after a later call", tensor.detach(), copies[name])
         with torch.no_grad():
             tensor.fill_(1)
     with seeded(subject):
-        again = outputs(subject, case)
+        again = returned(subject, case)
     for name in copies:
         subject.compare_exactly(f"{name}, after an earlier one was overwritten", again[name].detach(), copies[name])
 
@@ -186,8 +196,8 @@ def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
         with torch.no_grad():
             for name in names:
                 storage[name].copy_(tried[name])
-            bound.call(storage)
-        seen = arranged(subject, tried, dict(bound.raw))
+            output = output_of(bound, storage)
+        seen = arranged(subject, tried, output)
         bound.drop_held()
         unchanged_labels(subject, seen)
         unmoved(subject, seen)
@@ -201,6 +211,5 @@ def test_fresh_noise_for_the_same_tensors(subject: Subject, case: Case) -> None:
     with seeded(subject):
         moves = []
         for _ in range(2):
-            bound.call(storage)
-            moves.append(arranged(subject, case, dict(bound.raw)).moves)
+            moves.append(arranged(subject, case, output_of(bound, storage)).moves)
     uncorrelated("signs of moves in two calls with the same tensors", moves[0] > 0, moves[1] > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detr_conformance.harness.block import (
     agrees,
@@ -15,7 +15,7 @@ from detr_conformance.harness.block import (
     gradients_agree,
     make,
     outputs,
-    parameters_by_name,
+    parameters_if_named,
     run,
 )
 from detr_conformance.harness.block_case import inputs_of, parameters_of
@@ -87,12 +87,19 @@ def test_the_factory_copies(subject: Subject, case: Case) -> None:
     state = {name: tensor.clone().to(subject.device) for name, tensor in parameters_of(case).items()}
     module, sibling = (built_from(subject, case, state) for _ in range(2))
     with torch.no_grad():
-        own = parameters_by_name(subject.operation, sibling, case)
-        for tensor in [*state.values(), *(part for parts in own.values() for part in parts)]:
+        for tensor in [*state.values(), *numbers_of(subject, sibling, case)]:
             tensor.fill_(torch.nan)
     right = expectations(subject, case, backward=False)["output"]
     output = forward(subject, case, module)
     subject.compare("output, after state dict and sibling were overwritten", output, right.expected, right.limit)
+
+
+def numbers_of(subject: Subject, module: Any, case: Case) -> list[Tensor]:
+    """All that a module computes with. Of an nn.Module no names are needed, which only gradients are read by."""
+    if isinstance(module, nn.Module):
+        return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    named = parameters_if_named(subject, module, case) or {}
+    return [part for parts in named.values() for part in parts]
 
 
 @covers("BLK-4", cases=lambda subject: [case.laid_out(layout) for case in one(subject) for layout in LAYOUTS])

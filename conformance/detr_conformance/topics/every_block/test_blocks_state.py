@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from detr_conformance import operations
-from detr_conformance.harness.block import agrees, calling, expectations, forward, make, parameters_by_name, run
+from detr_conformance.harness.block import agrees, calling, expectations, forward, make, parameters_if_named, run
 from detr_conformance.harness.block_case import inputs_of, parameters_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
@@ -30,21 +31,23 @@ def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
     bound, inputs = calling(subject, made, case)
     storage = bound.arguments(inputs)
     numbers, parameters = other_numbers(subject.operation, case), other_parameters(subject.operation, case)
-    for tried, what in ((case, "first"), (numbers, "new numbers in the same storage"), (parameters, "new parameters")):
+    own = (parameters_if_named(subject, made, case) if is_module(subject) else None) or {}
+    last = (parameters, "new parameters") if own else (case, "first again")
+    for tried, what in ((case, "first"), (numbers, "new numbers in the same storage"), last):
         with torch.no_grad():
             for name, tensor in inputs_of(subject.operation, tried).items():
                 storage[name].copy_(tensor)
-            if tried is parameters and is_module(subject):
-                _load(subject.operation, made, tried)
+            if tried is parameters:
+                _load(own, tried)
             output = bound.call(storage)
             bound.drop_held()
         right = expectations(subject, tried, backward=False)["output"]
         subject.compare(f"output ({what})", output, right.expected, right.limit)
 
 
-def _load(operation: str, made: Any, case: Case) -> None:
+def _load(own: Mapping[str, tuple[Tensor, ...]], case: Case) -> None:
     """Overwrites a module's parameters in place, as an optimiser does."""
-    for name, parts in parameters_by_name(operation, made, case).items():
+    for name, parts in own.items():
         values = parameters_of(case)[name].split([part.shape[0] for part in parts])
         for part, value in zip(parts, values, strict=True):
             part.copy_(value.to(part))

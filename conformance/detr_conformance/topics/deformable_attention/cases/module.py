@@ -100,7 +100,7 @@ def module_case(subject: Subject, s: ModuleStructure, *seed: Any, note: str = ""
         "level_start_index": sizes.cumsum(0) - sizes,
         "grad_output": fill.normal(s.batch, s.queries, s.embed).to(fill.dtype),
     }
-    if s.masked:
+    if s.masked and subject.variant("padding") == "mask":
         tensors["key_padding_mask"] = padding(s)
     tensors |= {PARAMETER + name: tensor for name, tensor in parameters.items()}
     return Case(tensors, note=note or "a random module", options=s.config())
@@ -120,7 +120,11 @@ def padding(s: ModuleStructure) -> Tensor:
 
 
 def representative_ms_deform_attn_module(subject: Subject) -> list[Case]:
-    return [module_case(subject, ModuleStructure(coordinates=4), note="handshake")]
+    """Boxes first, which every target takes; then padding, and points where the target takes them."""
+    return [
+        module_case(subject, ModuleStructure(coordinates=4), note="handshake", smooth=True),
+        module_case(subject, ModuleStructure(batch=3, coordinates=2, masked=True), note="padded", smooth=True),
+    ]
 
 
 def self_attending(subject: Subject) -> Case:

@@ -94,3 +94,19 @@ def touched_cells(case: Case, margin: float = 0.02) -> Tensor:
                     cell = torch.where(valid, start + i * width + j, s.cells)
                     touched[image, cell, head] = True
     return touched[:, :-1]
+
+
+def share_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether an element of one lies where an element of the other does; two slices of one arena do not share."""
+    if one.untyped_storage().data_ptr() != other.untyped_storage().data_ptr():
+        return False
+    return bool(torch.isin(_addresses(one), _addresses(other)).any())
+
+
+def _addresses(tensor: Tensor) -> Tensor:
+    """Of every byte, counted from the beginning of the storage."""
+    offsets = torch.zeros(1, dtype=torch.int64)
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        offsets = (offsets[:, None] + torch.arange(size) * stride).flatten()
+    first = torch.as_tensor((offsets + tensor.storage_offset()) * tensor.itemsize)
+    return (first[:, None] + torch.arange(tensor.itemsize)).flatten()

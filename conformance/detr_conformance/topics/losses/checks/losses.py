@@ -9,7 +9,7 @@ from detr_conformance.harness.block import calling, differentiable, expectations
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import Mismatch, Raised, expect
 from detr_conformance.harness.subject import NotProvided, Subject
-from detr_conformance.harness.two_ranks import beside_other, collectives_of_other
+from detr_conformance.harness.two_ranks import beside_other
 
 KINDS = ("loss_class", "loss_bbox", "loss_giou")
 ARITHMETIC = 2.0**-13  # what float32 may lose of a loss of some thousand terms, or of 1 - GIoU where that is 0.05
@@ -112,8 +112,7 @@ def mean_boxes_of_both(case: Case) -> float:
 def beside_another_process(subject: Subject, case: Case) -> Tensor:
     """The packed losses of process 0, while process 1 has other targets."""
     mine, theirs = with_other_boxes(case)
-    contributions = collectives_of_other(lambda: forward(subject, theirs))
-    result: Tensor = beside_other(lambda: forward(subject, mine), contributions)
+    result: Tensor = beside_other(lambda: forward(subject, mine), lambda: forward(subject, theirs))
     return result
 
 

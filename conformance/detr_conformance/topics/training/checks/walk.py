@@ -143,7 +143,7 @@ def visit(case: Case, made: Learner, step: Step) -> Visit:
 def backward(case: Case, made: Learner, step: Step) -> dict[str, Tensor]:
     """One backward pass, whose gradients are added to what is there; the losses."""
     model = model_of(case)
-    outputs = _checked(predictions(model, made, step.batch), step)
+    outputs = predictions_checked(predictions(model, made, step.batch), step)
     losses = losses_of(model, outputs, step.batch, step.pairs)
     total = total_of(model, losses)
     if total.requires_grad:  # otherwise no parameter is reached, and none has a gradient
@@ -173,10 +173,13 @@ def predictions(model: str, made: Learner, batch: Batch) -> dict[str, Tensor]:
     return {name: output.to("cpu", torch.float64) for name, output in found.items()}
 
 
-def _checked(outputs: Mapping[str, Tensor], step: Step) -> dict[str, Tensor]:
+def predictions_checked(outputs: Mapping[str, Tensor], step: Step) -> dict[str, Tensor]:
     """The predictions that are trained, finite and of the right shapes."""
     found: dict[str, Tensor] = {}
     for name, shape in step.shapes.items():
+        if name not in outputs and 0 in shape:
+            found[name] = torch.zeros(shape, dtype=torch.float64)  # predictions of no denoising query may be left out
+            continue
         if name not in outputs:
             raise Mismatch(f"in training there is no {name}", where=name, expected=str(shape), got="nothing")
         output = outputs[name]

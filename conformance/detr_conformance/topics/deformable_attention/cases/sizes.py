@@ -1,0 +1,100 @@
+"""Structures of `ms_deform_attn` of every size: two together, about powers of two, and as models call it.
+
+Sizes are classes, of which a row takes one member or another: a kernel that is wrong at one number alone is found by
+some, and nobody can learn from the list where not to be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from math import prod
+
+from detr_conformance.harness.case import mixed_seed
+from detr_conformance.harness.covering import Pair, Row, covering_rows
+from detr_conformance.topics.deformable_attention.cases.core import Structure
+
+# The members of each class, the cheapest class first.
+CLASSES: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    "batch": ((1,), (2, 3), (4, 5, 7), (16, 17, 23), (63, 64, 65)),
+    "queries": ((1, 2), (31, 33, 34), (127, 129, 200), (1023, 1025, 1100)),
+    "heads": ((1,), (2, 3), (7, 8, 9), (15, 16, 17), (31, 32, 33)),
+    "channels": ((1, 2, 3), (7, 8, 9), (15, 16, 17), (31, 32, 33), (63, 64, 65), (95, 96, 127, 129)),
+    "levels": ((1,), (2, 3), (4,), (5, 6), (12, 13)),
+    "points": ((1,), (3, 4), (5, 6, 7), (8, 9), (16, 17)),
+}
+MAPS = ("few even", "few odd", "many even", "many odd", "many wide")  # cells of the maps, and how wide they are
+CAP = 1 << 20  # sampled numbers of a row, B Q M L P D; four of them weigh as much as a number of the value
+
+
+@cache
+def rows() -> tuple[list[Row], list[Pair]]:
+    """The covering array over the numbers of classes, and the pairs that no row can hold."""
+    factors = {name: tuple(range(len(members))) for name, members in CLASSES.items()} | {"maps": MAPS}
+    return covering_rows(factors, _cost, CAP)
+
+
+def covering_structures(seed: int = 0) -> list[Structure]:
+    """A structure for each row of the array; in every third one as many queries as cells, as in an encoder."""
+    return [_structure(row, number, seed) for number, row in enumerate(rows()[0])]
+
+
+def _structure(row: Row, number: int, seed: int) -> Structure:
+    sizes = {
+        name: members[row[name]][mixed_seed("size", name, number, seed) % len(members[row[name]])]
+        for name, members in CLASSES.items()
+    }
+    levels = maps_of(row["maps"], sizes.pop("levels"))
+    made = Structure(levels, **sizes)
+    encoder = number % 3 == 0 and row["maps"].startswith("few") and made.queries > 30
+    return replace(made, queries=made.cells) if encoder else made
+
+
+def maps_of(kind: str, count: int) -> tuple[tuple[int, int], ...]:
+    """So many levels: fewer than 100 cells or more than 5,000 in all; of even, odd or great width."""
+    if kind.startswith("few"):
+        odd = kind == "few odd"
+        return tuple((1 + level % 3, (3, 1, 3)[level % 3] if odd else (2, 4, 2)[level % 3]) for level in range(count))
+    first = {"many even": (70, 74), "many odd": (73, 71), "many wide": (5, 1031)}[kind]
+    return (first, *((2 + level % 4, 9 - level % 5) for level in range(count - 1)))
+
+
+def _cost(row: Row) -> float:
+    largest = {name: max(members[row[name]]) for name, members in CLASSES.items()}
+    cells = 100 if row["maps"].startswith("few") else 5_500
+    value = largest["batch"] * cells * largest["heads"] * largest["channels"]
+    return max(prod(largest.values()), value / 4)
+
+
+POWERS = {"batch": 12, "queries": 12, "heads": 8, "channels": 11, "points": 8}
+
+
+def structures_around_powers(turn: int) -> Iterator[Structure]:
+    """Each size in turn below, above or between powers of two, the others small; `turn` says which of the three."""
+    small = Structure(((3, 4), (2, 2)), batch=1, queries=3, heads=2, channels=3, points=2)
+    for name, highest in POWERS.items():
+        for power in range(2, highest + 1):
+            yield replace(small, **{name: _near(name, power, turn)})  # type: ignore[arg-type]
+    for power in range(2, 8):
+        count = _near("levels", power, turn)
+        yield replace(small, levels=tuple((1 + level % 3, 4 - level % 2) for level in range(count)))
+    for power in range(2, 13):
+        yield replace(small, levels=((2, _near("width", power, turn)), (2, 2)))
+        yield replace(small, levels=((3, 3), (_near("height", power, turn), 2)))
+
+
+def _near(name: str, power: int, turn: int) -> int:
+    below, above = (1 << power) - 1, (1 << power) + 1
+    between = above + mixed_seed("between", name, power) % max(1, (1 << power) - 2)
+    return (below, above, between)[(turn + mixed_seed("turn", name, power)) % 3]
+
+
+# As published detectors call it, in a batch: B >= 4, Q >= 1025, M >= 8, D >= 32, L >= 4, P >= 4, S >= 5,000 at once.
+PYRAMID = ((56, 71), (28, 36), (14, 18), (7, 9))
+PRODUCTION = (
+    Structure((*PYRAMID, (4, 5)), batch=4, queries=1_030, heads=8, channels=32, points=9),
+    Structure(PYRAMID, batch=4, queries=1_029, heads=9, channels=68, points=4),
+)
+# More than 2^17 queries and heads, in a call that is cheap all the same.
+LONG = Structure(((9, 10), (5, 5)), batch=1, queries=22_223, heads=8, channels=4, points=1)

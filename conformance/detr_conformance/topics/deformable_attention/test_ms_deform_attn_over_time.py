@@ -1,0 +1,130 @@
+"""Computed arguments, scale, threads, and thousands of calls. Clauses: MSDA-60 to MSDA-63."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from detr_conformance.harness.case import Case, lay_out
+from detr_conformance.harness.mismatch import Raised, expect
+from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere, inside, structure_of
+from detr_conformance.topics.deformable_attention.checks.agreement import (
+    GRADIENTS,
+    check_gradients,
+    check_output,
+    rounding_of,
+    whole,
+)
+from detr_conformance.topics.deformable_attention.checks.oracle import expectations
+
+OPERATION = "ms_deform_attn"
+FULL = ("float64", "float32")
+SMALLEST = Structure(((2, 3),), batch=1, queries=2, heads=1, channels=2, points=1)
+CALLS = 20_000
+LEAKED = 8  # tensors that may be alive after all these calls and were not before
+
+
+@covers("MSDA-60", cases=lambda subject: [case_at(subject, Structure(), inside, note="computed")], feature="backward")
+def test_computed_arguments(subject: Subject, case: Case) -> None:
+    for changed in (False, True):
+        arguments = subject.arguments(case)
+        leaves = {name: arguments[name].requires_grad_() for name in GRADIENTS}
+        computed = arguments | {name: leaf * 1 for name, leaf in leaves.items()}
+        output = subject.call(computed)
+        if changed:
+            for name in GRADIENTS:
+                computed[name].add_(1)
+        grad_output = lay_out(case["grad_output"].to(subject.device), case.layout)
+        try:
+            gradients = subject.pull_back(output, grad_output, leaves)
+        except Raised:
+            if changed:
+                return  # torch itself notices that what it needs is gone
+            raise
+        check_gradients(subject, gradients, case)
+
+
+def scaled(subject: Subject) -> Iterator[Case]:
+    """One argument after another times a power of two, far above and below ordinary numbers."""
+    case = case_at(subject, Structure(), everywhere, note="scaled")
+    for power in (-26, 26):
+        for name in ("value", "attention_weights", "grad_output"):
+            yield case.having(**{name: case[name] * 2.0**power})
+
+
+@covers("MSDA-61", cases=scaled, dtypes=FULL)
+def test_any_scale(subject: Subject, case: Case) -> None:
+    whole(subject, case)
+
+
+def one_row_poisoned(subject: Subject) -> Iterator[Case]:
+    case = case_at(subject, Structure(queries=5), inside, note="NaN in the gradient of one query and head")
+    s = structure_of(case)
+    for poison in (torch.nan, torch.inf):
+        grad_output = case["grad_output"].clone().view(s.batch, s.queries, s.heads, s.channels)
+        grad_output[1, 3, 2, 0] = poison
+        yield case.having(grad_output=grad_output.flatten(2))
+
+
+@covers("MSDA-61", cases=one_row_poisoned, feature="backward")
+def test_a_damaged_gradient_shows_where_it_is(subject: Subject, case: Case) -> None:
+    s = structure_of(case)
+    gradients = subject.run(case).gradients
+    there = torch.zeros(s.samples[:3], dtype=torch.bool)
+    there[1, 3, 2] = True
+    for name in ("attention_weights", "sampling_locations"):
+        damaged = ~subject.gradient(name, gradients).detach().cpu().isfinite().flatten(3).all(-1)
+        expect(torch.equal(damaged, there), f"grad_{name} is not finite in other queries or heads than grad_output is")
+    damaged = ~subject.gradient("value", gradients).detach().cpu().isfinite().all(-1)
+    expect(bool(damaged[1, :, 2].any()), "grad_value is finite, although grad_output is not", where="grad_value")
+    damaged[1, :, 2] = False
+    expect(not damaged.any(), "grad_value is not finite in other images or heads than grad_output is")
+
+
+def smallest(subject: Subject) -> list[Case]:
+    return [case_at(subject, SMALLEST, inside, note="the smallest call")]
+
+
+@covers("MSDA-62", cases=smallest, once=True)
+def test_threads(subject: Subject, case: Case) -> None:
+    cases = [case_at(subject, Structure(queries=40), everywhere, which, note="in a thread") for which in (1, 2)]
+
+    def work(which: int) -> list[Tensor]:
+        arguments = subject.arguments(cases[which])
+        with torch.no_grad():
+            return [subject.implementation(*arguments.values()) for _ in range(20)]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(work, (0, 1)))
+    for outputs, own in zip(found, cases, strict=True):
+        for output in outputs:
+            check_output(subject, output, own)
+
+
+@covers("MSDA-63", cases=smallest, once=True, costly=True)
+def test_thousands_of_calls(subject: Subject, case: Case) -> None:
+    right = expectations(case, rounding_of(subject), backward=False)["output"]
+    arguments = subject.arguments(case).values()
+    limit = (2 * right.limit).to(subject.device)
+    with torch.no_grad():
+        first = subject.implementation(*arguments)
+        check_output(subject, first, case)
+        wide, before = first.double(), tensors_alive()
+        for number in range(1, 20 if subject.settings.profile == "smoke" else CALLS):
+            output = subject.implementation(*arguments)
+            same = torch.equal(output, first) or bool(((output.double() - wide).abs() <= limit).all())
+            expect(same, f"call {number} gave another output than the first", where="output")
+        del output
+        left = tensors_alive() - before
+    expect(left <= LEAKED, f"{left} more tensors are alive after {CALLS} calls", where="memory")
+
+
+def tensors_alive() -> int:
+    gc.collect()
+    return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
