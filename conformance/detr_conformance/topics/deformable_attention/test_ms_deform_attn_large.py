@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from detr_conformance.harness.case import Case, LazyCases
@@ -13,8 +14,9 @@ from detr_conformance.topics.deformable_attention.cases.core import Structure, c
 from detr_conformance.topics.deformable_attention.cases.sizes import (
     LONG,
     PRODUCTION,
+    counts_around_powers,
     covering_structures,
-    structures_around_powers,
+    sizes_around_powers,
 )
 from detr_conformance.topics.deformable_attention.checks.agreement import whole
 from detr_conformance.topics.deformable_attention.checks.large import MANY, judge_large
@@ -26,13 +28,18 @@ def _cases(subject: Subject, structures: list[Structure], note: str) -> LazyCase
     return LazyCases([partial(case_at, subject, s, everywhere, note=note) for s in structures])
 
 
-def around_powers(subject: Subject) -> LazyCases:
+def some_of(subject: Subject, around: Callable[[int], list[Structure]]) -> LazyCases:
     """Every second size in float32, every fourth in the others."""
     turn, step = DTYPES.index(subject.dtype), 2 if subject.dtype == "float32" else 4
-    return _cases(subject, list(structures_around_powers(turn))[turn % step :: step], "about a power of two")
+    return _cases(subject, around(turn)[turn % step :: step], "about a power of two")
 
 
-@covers("MSDA-50", "MSDA-51", cases=around_powers)
+@covers("MSDA-50", cases=lambda subject: some_of(subject, counts_around_powers))
+def test_counts_around_powers_of_two(subject: Subject, case: Case) -> None:
+    whole(subject, case)
+
+
+@covers("MSDA-51", cases=lambda subject: some_of(subject, sizes_around_powers))
 def test_sizes_around_powers_of_two(subject: Subject, case: Case) -> None:
     whole(subject, case)
 

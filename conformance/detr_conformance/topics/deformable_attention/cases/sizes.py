@@ -68,20 +68,30 @@ def _cost(row: Row) -> float:
 
 
 POWERS = {"batch": 12, "queries": 12, "heads": 8, "channels": 11, "points": 8}
+SMALL = Structure(((3, 4), (2, 2)), batch=1, queries=3, heads=2, channels=3, points=2)
 
 
-def structures_around_powers(turn: int) -> Iterator[Structure]:
-    """Each size in turn below, above or between powers of two, the others small; `turn` says which of the three."""
-    small = Structure(((3, 4), (2, 2)), batch=1, queries=3, heads=2, channels=3, points=2)
-    for name, highest in POWERS.items():
-        for power in range(2, highest + 1):
-            yield replace(small, **{name: _near(name, power, turn)})  # type: ignore[arg-type]
+def counts_around_powers(turn: int) -> list[Structure]:
+    """Batches and queries below, above or between powers of two, one at a time; `turn` says which of the three."""
+    return [*_around(turn, "batch", "queries")]
+
+
+def sizes_around_powers(turn: int) -> list[Structure]:
+    """The same of heads, channels and points, of the number of levels, and of the sides of a map."""
+    found = [*_around(turn, "heads", "channels", "points")]
     for power in range(2, 8):
         count = _near("levels", power, turn)
-        yield replace(small, levels=tuple((1 + level % 3, 4 - level % 2) for level in range(count)))
+        found.append(replace(SMALL, levels=tuple((1 + level % 3, 4 - level % 2) for level in range(count))))
     for power in range(2, 13):
-        yield replace(small, levels=((2, _near("width", power, turn)), (2, 2)))
-        yield replace(small, levels=((3, 3), (_near("height", power, turn), 2)))
+        found.append(replace(SMALL, levels=((2, _near("width", power, turn)), (2, 2))))
+        found.append(replace(SMALL, levels=((3, 3), (_near("height", power, turn), 2))))
+    return found
+
+
+def _around(turn: int, *names: str) -> Iterator[Structure]:
+    for name in names:
+        for power in range(2, POWERS[name] + 1):
+            yield replace(SMALL, **{name: _near(name, power, turn)})  # type: ignore[arg-type]
 
 
 def _near(name: str, power: int, turn: int) -> int:
