@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
+from detr_conformance.evidence.behind import evidence_of
 from detr_conformance.evidence.catalogue import covering_tests, mutants
 from detr_conformance.evidence.clauses import load_clauses, natural_key
+from detr_conformance.operations import OPERATIONS
 from helpers.commands import run
+from helpers.places import ROOT
 
 
 def listed(*arguments: str) -> list[str]:
@@ -95,3 +98,12 @@ def test_an_unknown_id_stays_a_mistake_with_options() -> None:
         assert result.exit_code == 2
         assert result.stdout == ""
         assert "did you mean" in result.stderr
+
+
+def test_a_clause_leads_to_the_code_that_it_is_about() -> None:
+    shown = json.loads(run("spec", "SEL-41", "--json").output)
+    assert shown["code"] == [{"operation": "refine_boxes", "file": "detr_reference/queries/box_refinement.py"}]
+    assert json.loads(run("spec", "BLK-1", "--json").output)["code"] == []  # about every block
+    found = {name: file for each in evidence_of(load_clauses().values()) for name, file in each.code.items()}
+    assert found.keys() == OPERATIONS.keys()
+    assert all((ROOT / "reference" / file).is_file() for file in found.values())

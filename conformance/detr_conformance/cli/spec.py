@@ -125,6 +125,8 @@ def _print_clause(console: Console, clause: Clause) -> None:
     console.print(Text(f"{clause.chapter}:{clause.line}\n", style="dim"), soft_wrap=True)
     console.print(Markdown(_one_paragraph_a_note(clause)))
     _print_places(console, "tests", [(test.test, f"{place_of(test)}:{test.line}", "") for test in evidence.tests])
+    if evidence.code:
+        _print_places(console, "code", [(name, file, "") for name, file in evidence.code.items()])
     rejected = [(mutant.name, f"{place_of(mutant)}:{mutant.line}", mutant.origin) for mutant in evidence.mutants]
     _print_places(console, "mutants it must reject", rejected)
 
