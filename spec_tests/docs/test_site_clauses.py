@@ -68,7 +68,7 @@ def test_the_index_of_the_specification_has_every_chapter() -> None:
     text = spec_index(load_chapters())
     for chapter in load_chapters():
         assert f"[{chapter.title}]({chapter.file})" in text
-    assert "| MSDA | 57 |" in text
+    assert f"| MSDA | {len(load_chapters()[0].clauses)} |" in text
 
 
 @pytest.mark.parametrize(

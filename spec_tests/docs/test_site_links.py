@@ -64,7 +64,7 @@ def test_every_file_has_a_place(path: str, place: str | None) -> None:
     ],
 )
 def test_a_link_leads_to_the_page_that_shows_the_file(page: str, link: str, shown: str | None) -> None:
-    expected = shown or "[![a](../source/docs/runs/bench.png)](../source/docs/runs/bench.json)"
+    expected = shown or "[![a](../source/docs/runs/bench.png)](../source/docs/runs/full-size.json)"
     assert page_links.relinked(link, page) == expected
 
 

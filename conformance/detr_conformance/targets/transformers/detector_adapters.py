@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ Images = Float[Tensor, "batch 3 height width"]
 Mask = Bool[Tensor, "batch height width"]
 Parts = dict[str, Tensor | tuple[Tensor, ...]]
 
+_this_thread = threading.local()  # what hooks find in one call, apart from calls in other threads
+
 
 class AdaptedDetr(nn.Module):
     """DETR with the predictions of all layers."""
@@ -38,15 +41,15 @@ class AdaptedDetr(nn.Module):
     def __init__(self, sizes: Mapping[str, Any]) -> None:
         super().__init__()
         self.detector = DetrForObjectDetection(DetrConfig(**sizes))
-        self.earlier: list[tuple[Tensor, Tensor]] = []
         for layer in self.detector.model.decoder.layers[:-1]:
             layer.register_forward_hook(self._predict)
 
     def forward(self, images: Images, mask: Mask) -> dict[str, Tensor]:
         check_images(images, mask)
-        self.earlier = []
+        _this_thread.earlier = []
         final = self.detector(images, pixel_mask=(~mask).long())
-        predictions, self.earlier = [*self.earlier, (final.logits, final.pred_boxes)], []
+        predictions = [*_this_thread.earlier, (final.logits, final.pred_boxes)]
+        _this_thread.earlier = []
         logits, boxes = (torch.stack(layers) for layers in zip(*predictions, strict=True))
         return {"pred_logits": logits, "pred_boxes": boxes}
 
@@ -54,7 +57,7 @@ class AdaptedDetr(nn.Module):
         """What the model would predict if this layer were its last."""
         hidden = self.detector.model.decoder.layernorm(output)
         boxes = self.detector.bbox_predictor(hidden).sigmoid()
-        self.earlier.append((self.detector.class_labels_classifier(hidden), boxes))
+        _this_thread.earlier.append((self.detector.class_labels_classifier(hidden), boxes))
 
     def spec_parameters(self) -> Parts:
         return parts(self.detector, self.table)
