@@ -148,6 +148,8 @@ def long_accumulations(subject: Subject) -> Iterator[Case]:
     }
     s = Structure(((3, 2),), batch=1, queries=1500, heads=1, channels=2, points=2)
     yield case_at(subject, s, one_cell, note="3,000 terms of one sign", **positive)
+    s = Structure(((3, 2),), batch=1, queries=1000, heads=2, channels=16, points=2)
+    yield case_at(subject, s, one_cell, note="2,000 terms of one sign in 16 channels", **positive)
     s = Structure(((4, 5), (3, 2)), queries=6, heads=2, channels=64, points=2)
     yield case_at(subject, s, inside, note="64 channels")
     yield case_at(subject, s, inside, value=constant, note="64 channels of a constant map")

@@ -141,6 +141,9 @@ def long_sums(subject: Subject) -> Iterator[Case]:
     for seed in range(2):
         yield case_at(subject, s, inside, seed, weights=cancelling, value=around_four, note="long cancelling sums")
     yield case_at(subject, s, inside, weights=cancelling, value=constant, note="long cancelling sums of a constant map")
+    for channels, queries in ((16, 70), (33, 9), (64, 65), (128, 8)):  # a fast path may begin at any of these
+        wide = Structure(((6, 7), (3, 5)), batch=1, queries=queries, heads=2, channels=channels, points=12)
+        yield case_at(subject, wide, inside, weights=cancelling, value=around_four, note="sums of wide heads")
 
 
 @covers("MSDA-22", cases=long_sums, dtypes=HALF)

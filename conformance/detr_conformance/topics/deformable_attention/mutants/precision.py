@@ -1,6 +1,8 @@
-"""Mutants that lose precision on the way (MSDA-21, 22, 24, 25, 52)."""
+"""Mutants that lose precision on the way (MSDA-21, 22, 24, 25, 34, 52)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -9,6 +11,7 @@ from torch import Tensor
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.topics.deformable_attention.mutants.kernel import (
     Call,
+    Geometry,
     Gradients,
     Kernel,
     Needs,
@@ -106,6 +109,42 @@ class HalfAccumulator(ClaimedDtypeKernel):
         for term in terms.unbind(3):
             total = (total + term).to(self.claimed).to(term.dtype)
         return total
+
+
+@mutant("half-accumulator-of-wide-heads", rejects="MSDA-22", origin="registers run out: half2 sums from 48 channels on")
+class HalfAccumulatorOfWideHeads(HalfAccumulator):
+    """Adds up in the claimed dtype where a head has 48 channels or more."""
+
+    def accumulate(self, samples: Vectors, weights: PerSample) -> Output:
+        return (
+            super().accumulate(samples, weights)
+            if samples.shape[-1] >= 48
+            else Kernel.accumulate(self, samples, weights)
+        )
+
+
+@mutant("packed-half-atomics", rejects="MSDA-34", origin="red.add.f16x2, for eight channels and many queries")
+class PackedHalfAtomics(ClaimedDtypeKernel):
+    """Adds the value gradient up in the claimed dtype for more than 200 queries, and channels by eights."""
+
+    def grad_value(self, grad: Tensor, geometry: Geometry, weights: PerSample, call: Call) -> Tensor:
+        if self.claimed not in HALF or weights.shape[1] <= 200 or grad.shape[-1] % 8:
+            return super().grad_value(grad, geometry, weights, call)
+        packed = [super(PackedHalfAtomics, self).grad_value(*part, call) for part in _in_runs(grad, geometry, weights)]
+        total = torch.zeros_like(packed[0], dtype=self.claimed)
+        for part in packed:
+            total += part.to(self.claimed)
+        return total.to(packed[0].dtype)
+
+
+def _in_runs(grad: Tensor, geometry: Geometry, weights: PerSample) -> Iterator[tuple[Tensor, Geometry, PerSample]]:
+    """Twenty queries at a time."""
+    for start in range(0, weights.shape[1], 20):
+        mine = slice(start, start + 20)
+        own = geometry._replace(
+            rows=tuple(row[:, mine] for row in geometry.rows), shares=tuple(share[:, mine] for share in geometry.shares)
+        )
+        yield grad[:, mine], own, weights[:, mine]
 
 
 @mutant("shares-in-half", rejects="MSDA-22", origin="interpolation weights packed as half2")
