@@ -71,7 +71,7 @@ def test_padding_may_hold_anything(subject: Subject, case: Case) -> None:
 
 
 @covers("MSDM-20", cases=masked)
-def test_images_are_separate(subject: Subject, case: Case) -> None:
+def test_images_of_the_module_are_separate(subject: Subject, case: Case) -> None:
     """Each image alone gives what it gives in the batch, whatever its neighbours hold."""
     right = expectations(subject, case, backward=False)["output"]
     whole = forward(subject, case)
@@ -92,7 +92,7 @@ def test_images_are_separate(subject: Subject, case: Case) -> None:
 
 
 @covers("MSDM-21", cases=masked)
-def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
+def test_arguments_of_the_module_are_left_alone(subject: Subject, case: Case) -> None:
     """`Subject.call` compares the arguments, `block.forward` the parameters."""
     with torch.no_grad():
         forward(subject, case)

@@ -78,10 +78,10 @@ class ScaleFolded(HandWrittenVit):
         if not self.config.layer_scale:
             return super().attended(x, block)
         joined = block.attn
-        inside = torch.func.functional_call(
-            joined, {"proj.weight": self.folded(block, "ls1", joined.proj.weight)}, (x,)
-        )
-        return inside + joined.proj.bias * (block.ls1["gamma"] - 1)
+        q, k, v = joined.parts(joined.projected(x))
+        heads = joined.read(joined.dropped(joined.weights(joined.logits(q, k))), v)
+        weight, bias = self.folded(block, "ls1", joined.proj.weight), joined.proj.bias * block.ls1["gamma"]
+        return F.dropout(F.linear(joined.join(heads), weight, bias), joined.config.proj_drop, self.training)
 
     def perceived(self, x: Tokens, block: Block) -> Tokens:
         if not self.config.layer_scale:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import torch
@@ -24,22 +25,24 @@ from detr_reference.attention.config import MultiheadAttentionConfig
 class FusedAttention(HandWrittenAttention):
     """Hands heads and a mask, True where allowed, to torch's own kernel."""
 
+    now = threading.local()
+
     def weights(self, scores: Scores, bias: Tensor | None, forbidden: Pairs | None) -> Scores:
         if bias is not None and forbidden is not None:
             bias = bias.expand_as(scores).masked_fill(forbidden, -torch.inf)
-        self.mask = bias if bias is not None or forbidden is None else ~forbidden
+        self.now.mask = bias if bias is not None or forbidden is None else ~forbidden
         return scores
 
     def dropped_weights(self, weights: Scores) -> Scores:
         return weights
 
     def projections(self, inputs: Inputs) -> list[Heads]:
-        self.q, self.k, v = super().projections(inputs)
-        return [self.q, self.k, v]
+        self.now.q, self.now.k, v = super().projections(inputs)
+        return [self.now.q, self.now.k, v]
 
     def read(self, weights: Scores, v: Heads) -> Heads:
         rate = self.config.attn_drop if self.training else 0.0
-        return F.scaled_dot_product_attention(self.q, self.k, v, self.mask, rate)
+        return F.scaled_dot_product_attention(self.now.q, self.now.k, v, self.now.mask, rate)
 
 
 @twin(
@@ -48,9 +51,11 @@ class FusedAttention(HandWrittenAttention):
 class BatchedProducts(HandWrittenAttention):
     """Folds the heads into the batch and adds the mask inside the product of queries and keys."""
 
+    now = threading.local()
+
     def scores(self, q: Heads, k: Heads) -> Scores:
-        self.q, self.k = q.flatten(0, 1) * self.scale(), k.flatten(0, 1)
-        return (self.q @ self.k.mT).unflatten(0, q.shape[:2])
+        self.now.q, self.now.k = q.flatten(0, 1) * self.scale(), k.flatten(0, 1)
+        return (self.now.q @ self.now.k.mT).unflatten(0, q.shape[:2])
 
     def weights(self, scores: Scores, bias: Tensor | None, forbidden: Pairs | None) -> Scores:
         if forbidden is None:
@@ -58,7 +63,7 @@ class BatchedProducts(HandWrittenAttention):
         mask = scores.new_zeros(scores.shape) if bias is None else bias.expand_as(scores).to(scores.dtype)
         nothing = forbidden.all(-1, keepdim=True)
         mask = mask.masked_fill(forbidden, -torch.inf).masked_fill(nothing, 0)
-        together = torch.baddbmm(mask.flatten(0, 1), self.q, self.k.mT).unflatten(0, scores.shape[:2])
+        together = torch.baddbmm(mask.flatten(0, 1), self.now.q, self.now.k.mT).unflatten(0, scores.shape[:2])
         return together.softmax(-1).masked_fill(nothing, 0)
 
 
@@ -67,15 +72,16 @@ class OnlineSoftmax(HandWrittenAttention):
     """Runs over blocks of four keys with a running maximum and sum, in float32 or better."""
 
     block = 4
+    now = threading.local()
 
     def dropped_weights(self, weights: Scores) -> Scores:
-        return weights if self.training and self.config.attn_drop else self.exponents
+        return weights if self.training and self.config.attn_drop else self.now.exponents
 
     def weights(self, scores: Scores, bias: Tensor | None, forbidden: Pairs | None) -> Scores:
         plain = super().weights(scores, bias, forbidden)
         wide = scores if bias is None else scores + bias
         wide = wide.to(torch.promote_types(wide.dtype, torch.float32))
-        self.exponents = wide if forbidden is None else wide.masked_fill(forbidden, -torch.inf)
+        self.now.exponents = wide if forbidden is None else wide.masked_fill(forbidden, -torch.inf)
         return super().dropped_weights(plain)
 
     def read(self, weights: Scores, v: Heads) -> Heads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import torch
@@ -26,14 +27,17 @@ from detr_reference.deformable_attention.config import MSDeformAttnConfig
 class FusedProjection(HandWrittenModule):
     """Computes offsets and logits in one linear layer over concatenated parameters."""
 
+    now = threading.local()
+
     def offsets(self, looking: Tokens) -> Offsets:
         linears = (self.sampling_offsets, self.attention_weights)
         weight, bias = torch.cat([part.weight for part in linears]), torch.cat([part.bias for part in linears])
-        offsets, self.fused_logits = F.linear(looking, weight, bias).split([part.out_features for part in linears], -1)
+        widths = [part.out_features for part in linears]
+        offsets, self.now.logits = F.linear(looking, weight, bias).split(widths, -1)
         return offsets.unflatten(-1, (*self.samples, 2))
 
     def logits(self, looking: Tokens) -> Logits:
-        return self.fused_logits.unflatten(-1, self.samples)
+        return self.now.logits.unflatten(-1, self.samples)
 
 
 @twin("reciprocal-normaliser", operation="ms_deform_attn_module", origin="multiplication by 1 / (W, H)")

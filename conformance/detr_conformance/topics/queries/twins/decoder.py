@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -90,10 +92,12 @@ class HeadsAfterTheLoop(HandWrittenDecoder):
 class OneCallOfTheHead(HandWrittenDecoder):
     """Gives the box head both outputs of a layer at once."""
 
+    now = threading.local()
+
     def refined(self, at: At, out: Tokens, state: Tokens, call: Call) -> Boxes:
         both = torch.cat((out, state.to(out.dtype)), 1)
-        delta, self.of_prediction = self.delta(self.head_of(at.number), both).chunk(2, 1)
+        delta, self.now.of_prediction = self.delta(self.head_of(at.number), both).chunk(2, 1)
         return self.moved(delta, at.fed)
 
     def predicted(self, at: At, state: Tokens, refined: Boxes) -> Boxes:
-        return self.moved(self.of_prediction, at.returned)
+        return self.moved(self.now.of_prediction, at.returned)
