@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,12 +21,12 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
     whole,
 )
 from detr_conformance.topics.deformable_attention.checks.oracle import expectations
+from detr_conformance.topics.every_block.checks import in_two_threads, same_every_time
 
 OPERATION = "ms_deform_attn"
 FULL = ("float64", "float32")
 SMALLEST = Structure(((2, 3),), batch=1, queries=2, heads=1, channels=2, points=1)
 CALLS = 20_000
-LEAKED = 8  # tensors that may be alive after all these calls and were not before
 
 
 @covers("MSDA-60", cases=lambda subject: [case_at(subject, Structure(), inside, note="computed")], feature="backward")
@@ -94,14 +93,7 @@ def smallest(subject: Subject) -> list[Case]:
 @covers("MSDA-62", cases=smallest, once=True)
 def test_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, Structure(queries=40), everywhere, which, note="in a thread") for which in (1, 2)]
-
-    def work(which: int) -> list[Tensor]:
-        arguments = subject.arguments(cases[which])
-        with torch.no_grad():
-            return [subject.implementation(*arguments.values()) for _ in range(20)]
-
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(work, (0, 1)))
+    found = in_two_threads([repeated(subject, own) for own in cases], 20)
     for outputs, own in zip(found, cases, strict=True):
         for output in outputs:
             check_output(subject, output, own)
@@ -110,21 +102,12 @@ def test_threads(subject: Subject, case: Case) -> None:
 @covers("MSDA-63", cases=smallest, once=True, costly=True)
 def test_thousands_of_calls(subject: Subject, case: Case) -> None:
     right = expectations(case, rounding_of(subject), backward=False)["output"]
+    calls = 20 if subject.settings.profile == "smoke" else CALLS
+    check = partial(check_output, subject, case=case)
+    same_every_time(repeated(subject, case), check, (2 * right.limit).to(subject.device), calls)
+
+
+def repeated(subject: Subject, case: Case) -> Callable[[], Tensor]:
+    """A call without the guards, which are for one thread and one call at a time."""
     arguments = subject.arguments(case).values()
-    limit = (2 * right.limit).to(subject.device)
-    with torch.no_grad():
-        first = subject.implementation(*arguments)
-        check_output(subject, first, case)
-        wide, before = first.double(), tensors_alive()
-        for number in range(1, 20 if subject.settings.profile == "smoke" else CALLS):
-            output = subject.implementation(*arguments)
-            same = torch.equal(output, first) or bool(((output.double() - wide).abs() <= limit).all())
-            expect(same, f"call {number} gave another output than the first", where="output")
-        del output
-        left = tensors_alive() - before
-    expect(left <= LEAKED, f"{left} more tensors are alive after {CALLS} calls", where="memory")
-
-
-def tensors_alive() -> int:
-    gc.collect()
-    return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+    return lambda: subject.implementation(*arguments)

@@ -1,11 +1,21 @@
-"""What tests ask of any block and of its cases."""
+"""What tests ask of any block and of its cases; calls from two threads, and a great many in a row."""
 
 from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
 
 from detr_conformance import operations
 from detr_conformance.harness.block import differentiable
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
+
+LEAKED = 8  # tensors that may be alive after many calls and were not before
 
 
 def is_module(subject: Subject) -> bool:
@@ -15,3 +25,36 @@ def is_module(subject: Subject) -> bool:
 def asks_for_gradients(subject: Subject, case: Case) -> bool:
     """Some blocks take a mask and have no parameter: nothing is differentiable there."""
     return any(differentiable(subject.operation, name, t) for name, t in case.tensors.items() if name != "grad_output")
+
+
+def in_two_threads(two: Sequence[Callable[[], Tensor]], times: int) -> list[list[Tensor]]:
+    """What each of the two gives, so many times, while the other runs beside it."""
+
+    def work(call: Callable[[], Tensor]) -> list[Tensor]:
+        with torch.no_grad():  # which holds for its thread alone
+            return [call() for _ in range(times)]
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(work, two))
+
+
+def same_every_time(
+    call: Callable[[], Tensor], check_first: Callable[[Tensor], None], limit: Tensor, calls: int
+) -> None:
+    """The first output is right, so many calls give it again within the limit, and nothing of them stays behind."""
+    with torch.no_grad():
+        first = call()
+        check_first(first)
+        wide, before = first.double(), tensors_alive()
+        for number in range(1, calls):
+            output = call()
+            same = torch.equal(output, first) or bool(((output.double() - wide).abs() <= limit).all())
+            expect(same, f"call {number} gave another output than the first", where="output")
+        del output
+        left = tensors_alive() - before
+    expect(left <= LEAKED, f"{left} more tensors are alive after {calls} calls", where="memory")
+
+
+def tensors_alive() -> int:
+    gc.collect()
+    return sum(issubclass(type(each), Tensor) for each in gc.get_objects())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import gc
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from detr_conformance import operations
 from detr_conformance.harness.block import calling, expectations, forward, make
 from detr_conformance.harness.block_case import call_with
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.packing import packed
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
@@ -22,10 +20,10 @@ from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.images import batches
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers
 from detr_conformance.topics.every_block.cases.representative import one
+from detr_conformance.topics.every_block.checks import in_two_threads, same_every_time
 
 OPERATIONS = BLOCKS
 MODELS = ("detr", "deformable_detr", "dino")
-LEAKED = 8  # tensors that may be alive after a soak and were not before
 
 
 def right_after(subject: Subject, made: Any, case: Case, what: str) -> None:
@@ -76,48 +74,30 @@ def test_threads(subject: Subject, case: Case) -> None:
     """Two threads with one module and other numbers."""
     made = make(subject, case)
     tries = (case, other_numbers(subject.operation, case))
-    bounds = [calling(subject, made, tried) for tried in tries]
     rights = [expectations(subject, tried, backward=False)["output"] for tried in tries]
-
-    def work(which: int) -> list[Tensor]:
-        bound, inputs = bounds[which]
-        arguments = bound.arguments(inputs)
-        with torch.no_grad():
-            return [plain(subject, made, arguments, tries[which]) for _ in range(12)]
-
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(work, (0, 1)))
+    found = in_two_threads([repeated(subject, made, tried) for tried in tries], 12)
     for outputs, right in zip(found, rights, strict=True):
         for output in outputs:
             subject.compare("output in one of two threads", output, right.expected, right.limit)
 
 
-def plain(subject: Subject, made: Any, arguments: dict[str, Tensor], case: Case) -> Tensor:
+def repeated(subject: Subject, made: Any, case: Case) -> Callable[[], Tensor]:
     """A call without the guards, which are for one thread and one call at a time."""
-    output: Tensor = packed(call_with(subject.operation, made, arguments), case.shapes)
-    return output
+    bound, inputs = calling(subject, made, case)
+    arguments = bound.arguments(inputs)
+    return lambda: packed(call_with(subject.operation, made, arguments), case.shapes)
 
 
 @covers("BLK-25", cases=one, once=True, costly=True)
 def test_many_calls(subject: Subject, case: Case) -> None:
     """Hundreds of calls, thousands of a function, give what the first gave, and leave nothing behind."""
     made = make(subject, case)
-    bound, inputs = calling(subject, made, case)
-    arguments = bound.arguments(inputs)
     right = expectations(subject, case, backward=False)["output"]
-    limit = (2 * right.limit).to(subject.device)
-    with torch.no_grad():
-        first = plain(subject, made, arguments, case)
+
+    def check(first: Tensor) -> None:
         subject.compare("output of the first call", first, right.expected, right.limit)
-        wide = first.double()
-        before = tensors_alive()
-        for number in range(1, soak(subject)):
-            output = plain(subject, made, arguments, case)
-            same = torch.equal(output, first) or bool(((output.double() - wide).abs() <= limit).all())
-            expect(same, f"call {number} gave another output than the first", where="output")
-        del output
-        left = tensors_alive() - before
-    expect(left <= LEAKED, f"{left} more tensors are alive after {soak(subject)} calls", where="memory")
+
+    same_every_time(repeated(subject, made, case), check, (2 * right.limit).to(subject.device), soak(subject))
 
 
 def soak(subject: Subject) -> int:
@@ -128,8 +108,3 @@ def soak(subject: Subject) -> int:
     operation = operations.OPERATIONS[subject.operation]
     assigns = "BLK-15" in operation.exempt  # with scipy, which takes longer than all the rest
     return 1_000 if operation.kind == "module" or assigns else 20_000
-
-
-def tensors_alive() -> int:
-    gc.collect()
-    return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
