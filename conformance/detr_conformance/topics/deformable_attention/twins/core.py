@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -263,11 +265,17 @@ class OutputsOfOneArena(Kernel):
     def __init__(self) -> None:
         self.arena = torch.empty(0)
         self.used = 0
+        self.one_at_a_time = threading.Lock()
 
     def finish(self, output: Output, dtype: torch.dtype) -> Tensor:
         dense = super().finish(output, dtype)
-        if self.arena.dtype != dtype or self.used + dense.numel() > self.arena.numel():
-            self.arena, self.used = dense.new_empty(max(self.ROOM, dense.numel())), 0
-        place = dense.new_empty(0).set_(self.arena.untyped_storage(), self.used, dense.shape, dense.stride())
-        self.used += dense.numel()
+        with self.one_at_a_time:
+            place = self.reserve(dense)
         return place.copy_(dense)
+
+    def reserve(self, like: Tensor) -> Tensor:
+        if self.arena.dtype != like.dtype or self.used + like.numel() > self.arena.numel():
+            self.arena, self.used = like.new_empty(max(self.ROOM, like.numel())), 0
+        place = like.new_empty(0).set_(self.arena.untyped_storage(), self.used, like.shape, like.stride())
+        self.used += like.numel()
+        return place
