@@ -45,6 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--detr-json", metavar="F", help="write the JSON report here")
     group.addoption("--detr-cases", metavar="DIR", default="detr-cases", help="where failing cases are saved")
     group.addoption("--detr-replay", metavar="F", help="run only the case in this file")
+    group.addoption("--detr-isolate", action="store_true", help="run the target in a process of its own")
+    group.addoption("--detr-time-limit", metavar="SECONDS", type=float, default=60.0, help="of a call when isolated")
+    group.addoption(
+        "--detr-memory-limit", metavar="GIB", type=float, default=0.0, help="of the target's process when isolated"
+    )
     group.addoption("--detr-events", metavar="F", help="append one JSON event a line to this file")
     group.addoption("--detr-done", metavar="F", help="leave out the tests whose names stand in this file, one a line")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.harness.divergence import compared_stages, first_divergence
-from detr_conformance.harness.stage_values import stage_calls
+from detr_conformance.isolation.stage_values import stage_calls
 from detr_reference.detectors import dino
 from detr_reference.detectors.config import DINOConfig
 from detr_reference.detectors.dino import DINO

@@ -31,7 +31,18 @@ TOPICS = {
 FOLDERS = {
     "reference/detr_reference": TOPICS | {"kernels", "checkpoints", "data", "commands", "spec"},
     "conformance/detr_conformance": {
-        *("evidence", "harness", "topics", "reporting", "running", "cli", "targets", "deviations", "suite"),
+        *(
+            "isolation",
+            "evidence",
+            "harness",
+            "topics",
+            "reporting",
+            "running",
+            "cli",
+            "targets",
+            "deviations",
+            "suite",
+        ),
     },
     "conformance/detr_conformance/topics": TOPICS,
     "spec_tests": TOPICS
@@ -46,6 +57,7 @@ LONGEST, FULLEST = 350, 20
 ORDER = (
     ("detr_reference",),
     ("detr_conformance.operations", "detr_conformance.stages", "detr_conformance.target"),
+    ("detr_conformance.isolation",),
     ("detr_conformance.evidence",),
     ("detr_conformance.harness",),
     ("detr_conformance.topics",),

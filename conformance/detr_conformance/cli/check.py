@@ -29,6 +29,27 @@ PROFILES = ("smoke", "standard", "thorough", "training")
     show_default="0; of the thorough profile a random one, which the report names",
     help="Draws other cases.",
 )
+@click.option(
+    "--isolate",
+    is_flag=True,
+    help="Run the target in a process of its own: a crash, a hang or an exit is then the verdict of its case, and "
+    "nothing that the target does reaches the judge.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --isolate: what one call may take.",
+)
+@click.option(
+    "--memory-limit",
+    type=click.FloatRange(min=0.1),
+    metavar="GIB",
+    show_default="three quarters of the machine's",
+    help="With --isolate: what the target's process may allocate.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to test in.")
 @click.option(
     "--json",
@@ -65,6 +86,9 @@ def check(
     device: str | None,
     dtype: str | None,
     seed: int | None,
+    isolate: bool,
+    time_limit: float,
+    memory_limit: float | None,
     jobs: int,
     json_file: str | None,
     junit_file: str | None,
@@ -103,5 +127,8 @@ def check(
         raise click.UsageError("--curves belongs to --profile training")
     if seed is None:
         seed = random.SystemRandom().randrange(1 << 31) if profile == "thorough" else 0
-    selection = Selection(operation, profile, device, dtype, seed, jobs, cases_dir, replay)
+    selection = Selection(
+        *(operation, profile, device, dtype, seed, jobs, cases_dir, replay),
+        *(isolate, time_limit, memory_limit or 0.0),
+    )
     raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves)))

@@ -13,8 +13,9 @@ from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, mixed_s
 from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.mismatch import Mismatch, compare
 from detr_conformance.harness.random_rounding import spread
-from detr_conformance.harness.stage_values import StageCalls, by_stage, stage_calls
-from detr_conformance.harness.subject import NotProvided, Subject
+from detr_conformance.harness.subject import NotProvided, Subject, explained
+from detr_conformance.isolation import remote
+from detr_conformance.isolation.stage_values import StageCalls, by_stage, stage_calls
 from detr_conformance.stages import STAGES
 
 REMEMBERED = 16  # cases: the tests that a broken model fails share theirs
@@ -48,7 +49,11 @@ def compared_stages(subject: Subject, case: Case) -> list[Stage]:
     if not isinstance(module, nn.Module):
         raise Mismatch(f"stages can be read of an nn.Module alone, not of a {type(module).__name__}")
     bound, inputs = calling(subject, module, case)
-    got = by_stage(stage_calls(module, paths, lambda: bound.forward(inputs)))
+    if isinstance(module, remote.Module):
+        with explained("the call"):
+            got = by_stage(module.watched(paths, **bound.arguments(inputs)))
+    else:
+        got = by_stage(stage_calls(module, paths, lambda: bound.forward(inputs)))
     found: dict[str, Stage] = {}
     for name, right, part in stage_expectations(subject, case):
         if _pattern(name) not in paths:

@@ -1,4 +1,4 @@
-"""The program that torch.export makes of an implementation."""
+"""What torch.compile and torch.export make of an implementation, wherever it is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.harness.subject import explained
+from detr_conformance.isolation import remote
 
 
 class _Module(nn.Module):
@@ -22,6 +23,15 @@ class _Module(nn.Module):
         return self.function(*tensors)
 
 
+def captured(made: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """A function or module captured whole by torch.compile."""
+    if isinstance(made, remote.Remote | remote.Module):
+        return made.captured(backend)
+    torch.compiler.reset()
+    compiled: Callable[..., Any] = torch.compile(made, fullgraph=True, backend=backend)
+    return compiled
+
+
 def exported(
     made: Callable[..., Any], positional: tuple[Tensor, ...] = (), named: dict[str, Tensor] | None = None
 ) -> Callable[..., Any]:
@@ -30,6 +40,8 @@ def exported(
     Raises:
         Raised: torch.export refuses it.
     """
-    module = made if isinstance(made, nn.Module) else _Module(made)
     with torch.no_grad(), explained("torch.export.export"):
+        if isinstance(made, remote.Remote | remote.Module):
+            return made.exported(positional, named or {})
+        module = made if isinstance(made, nn.Module) else _Module(made)
         return torch.export.export(module, positional, named or {}).module()

@@ -17,6 +17,10 @@ from torch import Tensor
 from detr_conformance.harness.case import TORCH_DTYPES, Case, lay_out
 from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
 from detr_conformance.harness.packing import Shapes, packed, unpacked
+from detr_conformance.isolation import ambient
+from detr_conformance.isolation.client import RaisedThere
+from detr_conformance.isolation.poison import poison
+from detr_conformance.isolation.process import Died
 from detr_conformance.operations import VARIANTS
 
 
@@ -84,8 +88,13 @@ class Subject:
         self.shapes = case.shapes
         before, self.worst_ratio = self.worst_ratio, None
         try:
-            property(self, case)
+            with ambient.kept():
+                property(self, case)
             return self.worst_ratio
+        except Died as died:
+            raise Mismatch(
+                died.message, where="process", expected="a result", got=died.got, detail=died.detail
+            ) from died
         finally:
             if before is not None:
                 self.worst_ratio = max(before, self.worst_ratio or 0.0)
@@ -105,7 +114,7 @@ class Subject:
         """Calls the implementation on poisoned memory; afterwards every argument must be what it was, byte for byte,
         and the results of earlier calls of the case too. Several outputs come back as one, see `packing`."""
         private = {name: tensor.detach().clone() for name, tensor in arguments.items()}
-        _poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)
+        poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)
         with explained("the call"), _modes_restored():
             output = self.implementation(*arguments.values())
         for name, tensor in arguments.items():
@@ -146,7 +155,7 @@ class Subject:
         check_form("output", output, grad_output)
         before = grad_output.detach().clone()
         private = {name: tensor.detach().clone() for name, tensor in inputs.items()}
-        _poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)
+        poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)
         with explained("backward"), _modes_restored():
             gradients = torch.autograd.grad(
                 output, list(inputs.values()), grad_output, retain_graph=retain_graph, allow_unused=True
@@ -220,15 +229,20 @@ class explained:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, Exception) or isinstance(error, Mismatch):
             return
-        text = str(error).strip().splitlines()
-        frame = traceback.extract_tb(trace)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        raise Raised(
-            f"{self.what} raised {type(error).__name__}: {text[0] if text else ''} ({where})",
-            got=type(error).__name__,
-            expected="a result",
-            detail="".join(list(_traceback(error).format())[-12:]),
-        ) from error
+        raise _raised(self.what, error) from error
+
+
+def _raised(what: str, error: Exception) -> Raised:
+    if isinstance(error, RaisedThere):
+        kind, said, where, detail = error.kind, error.text, error.where, error.trace
+    else:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        kind, said, where = type(error).__name__, str(error), f"{Path(frame.filename).name}:{frame.lineno}"
+        detail = "".join(list(_traceback(error).format())[-12:])
+    text = said.strip().splitlines()
+    return Raised(
+        f"{what} raised {kind}: {text[0] if text else ''} ({where})", got=kind, expected="a result", detail=detail
+    )
 
 
 def _traceback(error: BaseException) -> traceback.TracebackException:
@@ -273,12 +287,3 @@ def _same_bytes(a: Tensor, b: Tensor) -> bool:
         return False
     first, second = (t.detach().clone(memory_format=torch.contiguous_format).flatten() for t in (a, b))
     return torch.equal(first.view(torch.uint8), second.view(torch.uint8))
-
-
-def _poison(device: str, sizes: set[int], dtype: torch.dtype) -> None:
-    """Fills memory of the sizes about to be allocated with NaN, and frees it again."""
-    for size in sizes:
-        if size * 8 > 1 << 26:
-            continue
-        blocks = [torch.full((size,), torch.nan, dtype=dtype, device=device) for _ in range(2)]
-        del blocks

@@ -75,7 +75,7 @@ def _group(rank: int, other: list[Tensor] | None) -> Iterator[list[Tensor]]:
         raise NotProvided("this torch has no torch.distributed")
     if dist.is_initialized():
         raise SuiteError("torch.distributed is initialised already; the suite needs a group of its own")
-    from detr_conformance.harness.two_ranks_group import pretended
+    from detr_conformance.isolation.two_ranks_group import pretended
 
     with pretended(rank, other) as contributions:
         yield contributions

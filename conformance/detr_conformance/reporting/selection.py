@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+TIME_LIMIT = 60.0  # seconds for a call in a process of its own
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -18,9 +20,13 @@ class Selection:
     jobs: int = 1
     cases_dir: str = "detr-cases"
     replay: str | None = None
+    isolate: bool = False
+    time_limit: float = TIME_LIMIT
+    memory_limit: float = 0.0  # GiB; 0: what the machine allows
 
 
-def replay_command(target: str, case_file: str, profile: str = "standard") -> str:
+def replay_command(target: str, case_file: str, profile: str = "standard", isolate: bool = False) -> str:
     """What a user types to run one failing case again; a profile with tests of its own has to be named."""
     named = ["--profile", profile] if profile == "training" else []
-    return shlex.join(["detr-spec", "check", target, *named, "--replay", case_file])
+    apart = ["--isolate"] if isolate else []
+    return shlex.join(["detr-spec", "check", target, *named, *apart, "--replay", case_file])

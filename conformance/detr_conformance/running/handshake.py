@@ -7,6 +7,7 @@ import inspect
 from detr_conformance.harness.block import forward
 from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.subject import Subject
+from detr_conformance.isolation.process import Died
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere
 from detr_conformance.topics.every_block.cases.representative import REPRESENTATIVE, representative
@@ -27,6 +28,8 @@ def shake_hands(subject: Subject) -> None:
         _call(subject)
     except Raised as raised:
         raise HandshakeError(f"an ordinary {subject.dtype} call failed: {raised.message}") from raised
+    except Died as died:
+        raise HandshakeError("; ".join(filter(None, (died.message, died.detail)))) from died
     except Mismatch:
         return  # a wrong result is for the clauses to judge
 

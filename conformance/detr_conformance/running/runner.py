@@ -50,6 +50,9 @@ def suite_command(target: str, selection: Selection, events: Path, done: Path | 
     command += [f"--detr-operation={operation}" for operation in selection.operations]
     if done is not None:
         command.append(f"--detr-done={done}")
+    if selection.isolate:
+        command += ["--detr-isolate", f"--detr-time-limit={selection.time_limit}"]
+        command.append(f"--detr-memory-limit={selection.memory_limit}")
     for option in ("device", "dtype", "replay"):
         if (value := getattr(selection, option)) is not None:
             command.append(f"--detr-{option}={value}")

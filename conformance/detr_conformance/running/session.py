@@ -20,13 +20,15 @@ from detr_conformance.harness.divergence import first_divergence
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.isolation.process import Limits
+from detr_conformance.isolation.remote import isolated
 from detr_conformance.operations import OPERATIONS, TRAINED
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
 from detr_conformance.reporting.json_file import write_json
 from detr_conformance.reporting.report import build_report
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.running.handshake import HandshakeError, shake_hands
-from detr_conformance.running.loaders import load_targets
+from detr_conformance.running.loaders import load_target, resolve_names
 from detr_conformance.running.trial import exempt
 from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target, TargetError
@@ -81,14 +83,10 @@ class Session:
             SetupError: no verdict is possible; one line that says why.
         """
         try:
-            targets = load_targets(options.detr_target)
-            if len(targets) != 1:
-                names = ", ".join(target.name for target in targets)
-                raise SetupError(f"--detr-target {options.detr_target} is {len(targets)} targets; name one of {names}")
+            target = _load(options)
             replay = read_case(Path(options.detr_replay)) if options.detr_replay else None
         except (TargetError, CaseFileError) as error:
             raise SetupError(str(error)) from error
-        target = targets[0]
         if options.detr_profile == "training":
             _refuse_untrained(target, options.detr_operation)
         for operation in options.detr_operation:
@@ -106,6 +104,9 @@ class Session:
                 seed=options.detr_seed,
                 cases_dir=options.detr_cases,
                 replay=options.detr_replay,
+                isolate=options.detr_isolate,
+                time_limit=options.detr_time_limit,
+                memory_limit=options.detr_memory_limit,
             ),
             name=options.detr_target,
             settings=Settings(options.detr_profile, options.detr_seed, replay=replay[0] if replay else None),
@@ -259,6 +260,7 @@ class Session:
                 "absent_devices": [device for device in target.devices if device not in self.devices],
                 "profile": self.selection.profile,
                 "seed": self.selection.seed,
+                "isolated": self.selection.isolate,
             },
             "target_info": {
                 "provides": list(target.provides),
@@ -278,6 +280,16 @@ class Session:
             known, events = [], [*events, {"event": "error", "message": str(error)}]
         report = build_report(events, load_clauses(), known, target=self.name, selection=self.selection)
         write_json(path, report)
+
+
+def _load(options: Namespace) -> Target:
+    """The one target that was named: imported here, or served by a process of its own."""
+    names = resolve_names(options.detr_target)
+    if len(names) != 1:
+        raise SetupError(f"--detr-target {options.detr_target} is {len(names)} targets; name one of {', '.join(names)}")
+    if not options.detr_isolate:
+        return load_target(names[0])
+    return isolated(names[0], Limits(options.detr_time_limit, int(options.detr_memory_limit * 2**30)))
 
 
 def _refuse_untrained(target: Target, asked: Sequence[str]) -> None:

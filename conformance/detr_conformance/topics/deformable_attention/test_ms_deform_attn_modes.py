@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.exporting import exported
+from detr_conformance.harness.exporting import captured, exported
 from detr_conformance.harness.mismatch import Mismatch, expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
@@ -78,14 +78,12 @@ def test_autocast(subject: Subject, case: Case) -> None:
 )
 def test_captured_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)  # an eager call first: imports on the first call are not part of the graph
-    torch.compiler.reset()
     backend = "eager" if subject.settings.profile == "smoke" else "aot_eager"
-    compiled = torch.compile(subject.implementation, fullgraph=True, backend=backend)
-    captured = subject.replacing(compiled)
-    whole(captured, case)
-    whole(captured, case_at(subject, structure_of(case), inside, note="compiled, other contents"))
-    whole(captured, case_at(subject, TURNED, inside, note="compiled, levels turned"))
-    subject.absorb(captured)
+    compiled = subject.replacing(captured(subject.implementation, backend))
+    whole(compiled, case)
+    whole(compiled, case_at(subject, structure_of(case), inside, note="compiled, other contents"))
+    whole(compiled, case_at(subject, TURNED, inside, note="compiled, levels turned"))
+    subject.absorb(compiled)
 
 
 @covers(

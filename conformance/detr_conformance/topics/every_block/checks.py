@@ -14,6 +14,8 @@ from detr_conformance.harness.block import differentiable
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
+from detr_conformance.isolation.client import tensors_alive_elsewhere
+from detr_conformance.isolation.remote import ahead
 
 LEAKED = 8  # tensors that may be alive after many calls and were not before
 
@@ -31,7 +33,7 @@ def in_two_threads(two: Sequence[Callable[[], Tensor]], times: int) -> list[list
     """What each of the two gives, so many times, while the other runs beside it."""
 
     def work(call: Callable[[], Tensor]) -> list[Tensor]:
-        with torch.no_grad():  # which holds for its thread alone
+        with torch.no_grad(), ahead(times):  # which hold for its thread alone
             return [call() for _ in range(times)]
 
     with ThreadPoolExecutor(2) as pool:
@@ -46,15 +48,17 @@ def same_every_time(
         first = call()
         check_first(first)
         wide, before = first.double(), tensors_alive()
-        for number in range(1, calls):
-            output = call()
-            same = torch.equal(output, first) or bool(((output.double() - wide).abs() <= limit).all())
-            expect(same, f"call {number} gave another output than the first", where="output")
+        with ahead(calls - 1):
+            for number in range(1, calls):
+                output = call()
+                same = torch.equal(output, first) or bool(((output.double() - wide).abs() <= limit).all())
+                expect(same, f"call {number} gave another output than the first", where="output")
         del output
         left = tensors_alive() - before
     expect(left <= LEAKED, f"{left} more tensors are alive after {calls} calls", where="memory")
 
 
 def tensors_alive() -> int:
+    elsewhere = tensors_alive_elsewhere()
     gc.collect()
-    return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+    return elsewhere + sum(issubclass(type(each), Tensor) for each in gc.get_objects())

@@ -21,7 +21,7 @@ from detr_conformance.harness.block import (
 )
 from detr_conformance.harness.block_case import inputs_of
 from detr_conformance.harness.case import Case, lay_out
-from detr_conformance.harness.exporting import exported
+from detr_conformance.harness.exporting import captured, exported
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
@@ -142,16 +142,14 @@ def test_autocast(subject: Subject, case: Case) -> None:
 @covers("BLK-15", cases=one, feature="compile", once=True)
 def test_captured_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)  # imports on the first call are not part of the graph
-    torch.compiler.reset()
     made = make(subject, case)
-    backend = "aot_eager" if subject.settings.profile == "thorough" else "eager"
-    captured = torch.compile(made, fullgraph=True, backend=backend)
+    compiled = captured(made, "aot_eager" if subject.settings.profile == "thorough" else "eager")
     separate = "BLK-17" not in operations.OPERATIONS[subject.operation].exempt
     alone = batches(subject, case)[:1] if separate else []
     for tried in (case, other_numbers(subject.operation, case), *alone):
         right = expectations(subject, tried, backward=False)["output"]
         subject.shapes = tried.shapes
-        subject.compare("output, compiled", _call(subject, captured, tried), right.expected, right.limit)
+        subject.compare("output, compiled", _call(subject, compiled, tried), right.expected, right.limit)
 
 
 @covers("BLK-16", cases=one, feature="export", once=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,6 +98,7 @@ class PretendedGroup(dist.ProcessGroup):
 
 
 _between: tuple[list[Tensor], list[Tensor] | None] = ([], None)
+_rank: int | None = None
 
 
 def _create(store: Any, rank: int, size: int, timeout: Any) -> PretendedGroup:
@@ -109,11 +111,49 @@ dist.Backend.register_backend(BACKEND, _create, devices=["cpu", "cuda"])
 @contextmanager
 def pretended(rank: int, other: list[Tensor] | None) -> Iterator[list[Tensor]]:
     """An initialised group of two, of which this process is the given one; yields what it contributes."""
-    global _between
-    _between = ([], other)
+    global _between, _rank
+    _between, _rank = ([], other), rank
     try:
         dist.init_process_group(BACKEND, store=dist.HashStore(), rank=rank, world_size=RANKS)
         yield _between[0]
     finally:
+        _rank = None
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+# -- the same group in the process of a target ------------------------------------------------------------------
+
+
+def to_hand_over() -> dict[str, Any] | None:
+    """The group that is pretended now, for the other process to pretend too; None if there is none."""
+    if _rank is None:
+        return None
+    return {"rank": _rank, "other": None if _between[1] is None else [_as_text(each) for each in _between[1]]}
+
+
+def take_contributions(texts: list[dict[str, Any]]) -> None:
+    """What the other process has contributed counts as contributed here."""
+    _between[0].extend(_from_text(each) for each in texts)
+
+
+@contextmanager
+def pretended_again(described: dict[str, Any] | None) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """The handed over group; yields what says what was contributed."""
+    if described is None:
+        yield list
+        return
+    other = described["other"]
+    with pretended(described["rank"], None if other is None else [_from_text(each) for each in other]) as contributed:
+        yield lambda: [_as_text(each) for each in contributed]
+
+
+def _as_text(tensor: Tensor) -> dict[str, Any]:
+    content = base64.b64encode(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).decode()
+    return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "bytes": content}
+
+
+def _from_text(described: dict[str, Any]) -> Tensor:
+    content, dtype = bytearray(base64.b64decode(described["bytes"])), getattr(torch, described["dtype"])
+    flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+    return flat.view(described["shape"])

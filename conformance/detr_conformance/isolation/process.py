@@ -1,0 +1,203 @@
+"""The process of a target, seen from the judge: it is started, asked, timed out, and started again."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+PROTOCOL = 0
+STARTS = 21  # after so many ends a target is not started again
+LONGEST_LINE = 1 << 26
+LAST_WORDS = 12
+Answers = queue.SimpleQueue[Any]
+
+
+class Died(BaseException):
+    """The target's process ended, gave no answer, or answered with what is none. Nobody but the judge may catch it."""
+
+    def __init__(self, message: str, got: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.message, self.got, self.detail = message, got, detail
+
+
+class Refused(Exception):
+    """The target cannot be served: it does not load, or does not do what it is asked for."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one message may take."""
+
+    seconds: float = 60.0
+    memory: int = 0  # bytes of the target's process; 0: three quarters of the machine's
+
+    @property
+    def bytes(self) -> int:
+        return self.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+class Process:
+    """One runner, by the command that starts it."""
+
+    def __init__(self, command: Sequence[str], limits: Limits) -> None:
+        self.command, self.limits = list(command), limits
+        self.folder = tempfile.TemporaryDirectory(prefix="target-")
+        self.generation = 0  # what was made in an earlier one is gone
+        self.numbers = itertools.count(1)
+        self.waiting: dict[int, Answers] = {}
+        self.open = False
+        self.lock = Lock()
+        self.popen: subprocess.Popen[bytes] | None = None
+        atexit.register(_end_at_exit, weakref.ref(self))
+
+    # -- starting ---------------------------------------------------------------------------------------------
+
+    def start(self) -> dict[str, Any]:
+        """Starts it and returns its `hello`.
+
+        Raises:
+            Refused: the target does not load.
+            Died: it ended before it had said so, or has ended too often.
+        """
+        self.end()
+        if self.generation >= STARTS:
+            raise Died(f"the target's process has ended {STARTS} times and is not started again", "no process")
+        self.generation += 1
+        self.errors = Path(self.folder.name) / f"errors-{self.generation}.txt"
+        with self.errors.open("wb") as sink:
+            self.popen = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                env=environment(),
+                start_new_session=True,
+            )
+        self.waiting, self.open = {0: queue.SimpleQueue()}, True
+        Thread(target=self._listen, args=(self.popen, self.waiting), daemon=True).start()
+        answer = self._wait(0, max(60.0, self.limits.seconds), "when it was started")
+        if answer.get("message") == "refused":
+            raise Refused(str(answer.get("reason")))
+        if answer.get("message") != "hello" or answer.get("protocol") != PROTOCOL:
+            raise Refused(f"the runner greets with {str(answer)[:200]}, not with hello of protocol {PROTOCOL}")
+        return answer
+
+    @property
+    def running(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    # -- asking -----------------------------------------------------------------------------------------------
+
+    def ask(self, message: Mapping[str, Any], times: int = 1) -> dict[str, Any]:
+        """Sends a message and waits for its answer.
+
+        Raises:
+            Died: there is none, for whatever reason.
+        """
+        assert self.popen is not None
+        assert self.popen.stdin is not None
+        number = message["id"]
+        with self.lock:
+            self.waiting[number] = queue.SimpleQueue()
+            if not self.open:
+                self.waiting[number].put(None)
+            with suppress(OSError):  # it is no longer there, which the listener says
+                self.popen.stdin.write(json.dumps(message).encode() + b"\n")
+                self.popen.stdin.flush()
+        return self._wait(number, self.limits.seconds * max(1, times / 100), "in the call")
+
+    def _wait(self, number: int, seconds: float, when: str) -> dict[str, Any]:
+        try:
+            answer = self.waiting[number].get(timeout=seconds)
+        except queue.Empty:
+            self.end()
+            raise Died(
+                f"the target's process gave no answer within {seconds:g} s and was ended", "no answer", self._said()
+            ) from None
+        finally:
+            self.waiting.pop(number, None)
+        if isinstance(answer, Garbage):
+            self.end()
+            raise Died(f"the target's process wrote what is no message: {answer.line!r}", "no message", self._said())
+        if answer is None:
+            raise self._died(when)
+        found: dict[str, Any] = answer
+        return found
+
+    def _died(self, when: str) -> Died:
+        assert self.popen is not None
+        try:
+            status = self.popen.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.end()
+            return Died(f"the target's process closed its output {when}", "no answer", self._said())
+        how = f"died of {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+        return Died(f"the target's process {how} {when}", how, self._said())
+
+    def _said(self) -> str:
+        lines = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
+        fatal = next((number for number, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
+        said = lines[-LAST_WORDS:] if fatal is None else lines[fatal : fatal + LAST_WORDS]
+        return "\n".join(["the last that it wrote:", *said]) if said else ""
+
+    # -- ending -----------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Ends the process and whatever it has started."""
+        if self.popen is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+    def _listen(self, popen: subprocess.Popen[bytes], waiting: dict[int, Answers]) -> None:
+        """Gives each answer to whoever waits for it; after the last one everybody is told that there will be none."""
+        assert popen.stdout is not None
+        while line := popen.stdout.readline(LONGEST_LINE):
+            try:
+                answer = json.loads(line)
+                number = 0 if answer.get("message") in ("hello", "refused") else answer["id"]
+                waiting[number].put(answer)
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+                for each in list(waiting.values()):
+                    each.put(Garbage(line[:200].decode(errors="replace").strip()))
+        popen.stdout.close()
+        with self.lock:
+            if self.popen is popen:
+                self.open = False
+            for each in waiting.values():
+                each.put(None)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    line: str
+
+
+def environment() -> dict[str, str]:
+    """The user's, without what would tell the target that it is being judged."""
+    return {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+
+
+def python_command(target: str, limits: Limits) -> list[str]:
+    """How a target in Python is served."""
+    return [sys.executable, "-P", "-m", "detr_conformance.running.serve", target, str(limits.bytes)]
+
+
+def _end_at_exit(reference: weakref.ref[Process]) -> None:
+    if (process := reference()) is not None:
+        process.end()
