@@ -56,6 +56,7 @@ class Client:
         self.lost: list[str] = []
         self.lanes: dict[int, int] = {}
         CLIENTS.add(self)
+        weakref.finalize(self, process.end)  # at the end of this process at the latest
 
     def hello(self) -> dict[str, Any]:
         """Starts the process anew."""

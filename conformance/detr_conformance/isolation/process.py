@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import os
@@ -11,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,7 +60,6 @@ class Process:
         self.open = False
         self.lock = Lock()
         self.popen: subprocess.Popen[bytes] | None = None
-        atexit.register(_end_at_exit, weakref.ref(self))
 
     # -- starting ---------------------------------------------------------------------------------------------
 
@@ -196,8 +193,3 @@ def environment() -> dict[str, str]:
 def python_command(target: str, limits: Limits) -> list[str]:
     """How a target in Python is served."""
     return [sys.executable, "-P", "-m", "detr_conformance.running.serve", target, str(limits.bytes)]
-
-
-def _end_at_exit(reference: weakref.ref[Process]) -> None:
-    if (process := reference()) is not None:
-        process.end()

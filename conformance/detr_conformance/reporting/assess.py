@@ -34,7 +34,7 @@ def assess_clause(
     entry["mismatches"] = _nested([r for r in ran if r.get("mismatches") is not None], "mismatches", sum)
     entry["message"] = _remark(results, ran)
     if failed:
-        _describe_failure(entry, unknown or failed, failed, target, selection.profile)
+        _describe_failure(entry, unknown or failed, failed, target, selection)
     if deviations:
         _apply_deviations(entry, results, deviations, said, selection)
     return entry
@@ -121,7 +121,7 @@ def _nested(results: Sequence[Event], key: str, merge: Callable[[list[Any]], Any
 
 
 def _describe_failure(
-    entry: Entry, candidates: Sequence[Event], failed: Sequence[Event], target: str, profile: str
+    entry: Entry, candidates: Sequence[Event], failed: Sequence[Event], target: str, selection: Selection
 ) -> None:
     """Show one failure in full, the first that has numbers, and name the others."""
     shown = next((result for result in candidates if result.get("failure")), candidates[0])
@@ -133,7 +133,7 @@ def _describe_failure(
     }
     if shown.get("case_file"):
         entry["case_file"] = shown["case_file"]
-        entry["replay"] = replay_command(target, shown["case_file"], profile)
+        entry["replay"] = replay_command(target, shown["case_file"], selection)
 
 
 def _apply_deviations(

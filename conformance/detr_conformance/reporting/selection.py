@@ -25,8 +25,8 @@ class Selection:
     memory_limit: float = 0.0  # GiB; 0: what the machine allows
 
 
-def replay_command(target: str, case_file: str, profile: str = "standard", isolate: bool = False) -> str:
+def replay_command(target: str, case_file: str, selection: Selection) -> str:
     """What a user types to run one failing case again; a profile with tests of its own has to be named."""
-    named = ["--profile", profile] if profile == "training" else []
-    apart = ["--isolate"] if isolate else []
+    named = ["--profile", selection.profile] if selection.profile == "training" else []
+    apart = ["--isolate"] if selection.isolate else []
     return shlex.join(["detr-spec", "check", target, *named, *apart, "--replay", case_file])

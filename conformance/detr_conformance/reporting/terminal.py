@@ -79,6 +79,7 @@ def _heading(report: Report) -> Text:
     version = f" {target['version']}" if target["version"] else ""
     about = [f"{key} {environment[key]}" for key in ("profile", "seed", "torch") if key in environment]
     about += environment.get("devices", ())
+    about += ["in a process of its own"] if environment.get("isolated") else []
     about += [f"{device} absent here" for device in environment.get("absent_devices", ())]
     return Text.assemble("\n", (f"{target['name']}{version}", "bold"), "   ", (", ".join(about), "dim"))
 

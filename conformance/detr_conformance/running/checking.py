@@ -26,7 +26,8 @@ from detr_conformance.reporting.report import Report, build_report, combine, exi
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import print_report, print_summary
 from detr_conformance.reporting.web_page import web_page
-from detr_conformance.running.loaders import load_target, resolve_names
+from detr_conformance.running.loaders import resolve_names
+from detr_conformance.running.placing import load
 from detr_conformance.running.runner import run_suite
 from detr_conformance.target import TargetError
 from detr_reference.cli import CannotDo, need
@@ -91,7 +92,7 @@ def _asked_for(names: Sequence[str], selection: Selection) -> list[tuple[str, Se
     found = []
     for name in names:
         try:
-            provided = tuple(load_target(name).provides)
+            provided = tuple(load(name, selection).provides)
         except TargetError:
             provided = selection.operations  # its own run says why it does not load
         if own := tuple(operation for operation in selection.operations if operation in provided):

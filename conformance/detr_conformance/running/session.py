@@ -20,15 +20,14 @@ from detr_conformance.harness.divergence import first_divergence
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
-from detr_conformance.isolation.process import Limits
-from detr_conformance.isolation.remote import isolated
 from detr_conformance.operations import OPERATIONS, TRAINED
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
 from detr_conformance.reporting.json_file import write_json
 from detr_conformance.reporting.report import build_report
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.running.handshake import HandshakeError, shake_hands
-from detr_conformance.running.loaders import load_target, resolve_names
+from detr_conformance.running.loaders import resolve_names
+from detr_conformance.running.placing import load
 from detr_conformance.running.trial import exempt
 from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target, TargetError
@@ -82,8 +81,20 @@ class Session:
         Raises:
             SetupError: no verdict is possible; one line that says why.
         """
+        selection = Selection(
+            operations=tuple(options.detr_operation),
+            profile=options.detr_profile,
+            device=options.detr_device,
+            dtype=options.detr_dtype,
+            seed=options.detr_seed,
+            cases_dir=options.detr_cases,
+            replay=options.detr_replay,
+            isolate=options.detr_isolate,
+            time_limit=options.detr_time_limit,
+            memory_limit=options.detr_memory_limit,
+        )
         try:
-            target = _load(options)
+            target = load(_one_name(options.detr_target), selection)
             replay = read_case(Path(options.detr_replay)) if options.detr_replay else None
         except (TargetError, CaseFileError) as error:
             raise SetupError(str(error)) from error
@@ -96,18 +107,7 @@ class Session:
                 raise SetupError(f"target {target.name!r} does not provide {operation!r}")
         session = Session(
             target=target,
-            selection=Selection(
-                operations=tuple(options.detr_operation),
-                profile=options.detr_profile,
-                device=options.detr_device,
-                dtype=options.detr_dtype,
-                seed=options.detr_seed,
-                cases_dir=options.detr_cases,
-                replay=options.detr_replay,
-                isolate=options.detr_isolate,
-                time_limit=options.detr_time_limit,
-                memory_limit=options.detr_memory_limit,
-            ),
+            selection=selection,
             name=options.detr_target,
             settings=Settings(options.detr_profile, options.detr_seed, replay=replay[0] if replay else None),
             devices=_devices(target, options.detr_device),
@@ -282,14 +282,11 @@ class Session:
         write_json(path, report)
 
 
-def _load(options: Namespace) -> Target:
-    """The one target that was named: imported here, or served by a process of its own."""
-    names = resolve_names(options.detr_target)
+def _one_name(target: str) -> str:
+    names = resolve_names(target)
     if len(names) != 1:
-        raise SetupError(f"--detr-target {options.detr_target} is {len(names)} targets; name one of {', '.join(names)}")
-    if not options.detr_isolate:
-        return load_target(names[0])
-    return isolated(names[0], Limits(options.detr_time_limit, int(options.detr_memory_limit * 2**30)))
+        raise SetupError(f"--detr-target {target} is {len(names)} targets; name one of {', '.join(names)}")
+    return names[0]
 
 
 def _refuse_untrained(target: Target, asked: Sequence[str]) -> None:
