@@ -11,7 +11,8 @@ import torch
 from detr_conformance.isolation.process import Limits, Process, python_command
 from detr_conformance.isolation.remote import isolated
 from detr_conformance.running.loaders import load_target
-from detr_conformance.running.trial import trials
+from detr_conformance.running.mutants import MUTANTS
+from detr_conformance.running.trial import rejection, trials
 from detr_conformance.target import Target, TargetError
 from helpers.places import ROOT
 
@@ -58,6 +59,21 @@ def test_what_befalls_the_process_is_the_verdict_of_its_case(name: str, said: st
 
 def test_what_a_target_prints_is_no_answer() -> None:
     assert set(verdicts(hostile("chattering"), ASKED).values()) == {""}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gradient-scaled-in-place", "shared-output", "output-view", "cached-by-address", "unwritten-value-gradient"),
+        *("default-dtype-left", "autocast-overflows", "compiled-without-gate", "export-loses-levels"),
+        *("computed-values-detached", "scratch-on-the-kernel", "block-adopts-state", "block-stale-weights"),
+        *("block-folded-after-training", "block-shallow-copy", "losses-local-number", "dino-denoising-in-evaluation"),
+    ],
+)
+def test_what_is_wrong_here_is_wrong_there(name: str) -> None:
+    """Memory, state, modes, threads, copies, processes of a training: whatever is asked is asked there too."""
+    served = isolated(f"{ROOT / 'spec_tests' / 'helpers' / 'served.py'}:{name}", Limits())
+    assert rejection(served, MUTANTS[name].rejects) is not None
 
 
 @pytest.mark.parametrize("name", ["patching", "lying", "pretending", "reading", "disturbing"])

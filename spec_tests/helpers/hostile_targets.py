@@ -49,7 +49,7 @@ def target(kernel: Core, name: str = "hostile") -> Target:
 def eat() -> None:
     eaten = []
     while True:
-        eaten.append(torch.ones(1 << 25))
+        eaten.append(torch.empty(1 << 25))
 
 
 def hang() -> None:

@@ -69,33 +69,38 @@ class Server:
 
     def answer(self, message: Mapping[str, Any], there: Elsewhere) -> dict[str, Any]:
         """One run: take over what changed, do the steps, and tell what has changed since."""
-        folder, number = Path(message["folder"]), message["id"]
-        with self.lock, torch.no_grad():
-            self.held.take_over(folder, message)
-            for name in message["drop"]:
-                self.made.pop(name, None)
+        reply: dict[str, Any] = {"message": "done", "id": message["id"], "contributions": []}
         before, others = there(ambient.read), ambient.others()
         inference = torch.inference_mode(message["inference"])
         there(inference.__enter__)
         there(ambient.take, message["ambient"])
-        reply: dict[str, Any] = {"message": "done", "id": number}
+        results = []
         try:
-            with pretended_again(message["group"]) as contributed:
-                try:
-                    results = [self._do(step, there) for step in message["steps"]]
-                finally:
-                    reply["contributions"] = contributed()
+            self._take_over(message)
+            results = self._do_all(message, there, reply)
         except Exception as error:
             reply |= {"message": "raised", **told(error)}
-            results = []
         reply["ambient"] = there(ambient.read)
         reply["disturbed"] = [now != then for now, then in zip(ambient.others(), others, strict=True)]
         there(inference.__exit__, None, None, None)
         there(ambient.take, before)
         with self.lock, torch.no_grad():
             reply["results"] = [encode(result, self.held.name_of) for result in results]
-            reply |= self.held.hand_over(folder, number)
+            reply |= self.held.hand_over(Path(message["folder"]), message["id"])
         return reply
+
+    def _take_over(self, message: Mapping[str, Any]) -> None:
+        with self.lock, torch.no_grad():
+            self.held.take_over(Path(message["folder"]), message)
+            for name in message["drop"]:
+                self.made.pop(name, None)
+
+    def _do_all(self, message: Mapping[str, Any], there: Elsewhere, reply: dict[str, Any]) -> list[Any]:
+        with pretended_again(message["group"]) as contributed:
+            try:
+                return [self._do(step, there) for step in message["steps"]]
+            finally:
+                reply["contributions"] = contributed()
 
     def _do(self, step: Step, there: Elsewhere) -> Any:
         return getattr(self, f"_{step['do']}")(step, there)
