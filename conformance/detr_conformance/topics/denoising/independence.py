@@ -17,7 +17,7 @@ with probability ALARM at most, whatever the comparisons have to do with each ot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -139,7 +139,7 @@ def means(features: Features) -> Iterator[Statistic]:
     for of, axes in (("kind", ()), *((AXES[axis], (axis,)) for axis in (IMAGE, GROUP, SLOT))):
         rows = _rows(numbers, *axes, KIND)
         found = rows.sum(-1) / math.sqrt(rows.shape[-1])
-        yield _largest(found, lambda place, of=of: f"the {names[place % len(names)]} by {of}, and their mean")
+        yield _largest(found, _told(f"the {{name}} by {of}, and their mean", names))
 
 
 def any_two(features: Features, axes: tuple[int, ...] = (IMAGE, GROUP, SLOT)) -> Iterator[Statistic]:
@@ -154,7 +154,7 @@ def two_calls(first: Features, second: Features) -> Iterator[Statistic]:
     for axis in (IMAGE, GROUP, SLOT):
         one, other = (_rows(each.numbers, axis, KIND) for each in (first, second))
         found = one @ other.T / other.norm(dim=1)
-        yield _largest(found, lambda place, axis=axis: f"features by {AXES[axis]} of two calls")
+        yield _largest(found, _told(f"features by {AXES[axis]} of two calls"))
 
 
 def patterns(signs: Tensor, where: str) -> Iterator[Statistic]:
@@ -178,7 +178,9 @@ def turns(features: Features) -> Iterator[Statistic]:
         angles = 2 * math.pi * shares[:, :, kind].flatten(0, 2) @ signs[: len(signs) // 2 + 1].T
         for wave in (torch.cos, torch.sin):
             found = math.sqrt(2) * wave(angles).sum(0) / math.sqrt(len(angles))
-            yield _largest(found, lambda place, what=what: f"lengths of {what}s, {signs[place].int().tolist()} times")
+            yield _largest(
+                found, _told(f"lengths of {what}s, {{name}} times", [str(each) for each in signs.int().tolist()])
+            )
 
 
 def three_groups(features: Features) -> Iterator[Statistic]:
@@ -191,7 +193,7 @@ def three_groups(features: Features) -> Iterator[Statistic]:
         products = own[one] * own[other]
         found = products @ own.T / products.norm(dim=1)[:, None].clamp(min=1e-12)
         found[torch.arange(len(one)), one], found[torch.arange(len(one)), other] = 0.0, 0.0
-        yield _largest(found, lambda place, name=name: f"the {name} of three groups")
+        yield _largest(found, _told(f"the {name} of three groups"))
 
 
 def any_distance(features: Features) -> Iterator[Statistic]:
@@ -205,7 +207,7 @@ def any_distance(features: Features) -> Iterator[Statistic]:
         spectrum = torch.fft.rfft(stream, 2 * size)
         found = torch.fft.irfft(spectrum.abs().square(), 2 * size)[1 : size - 200]
         found = found / (size - torch.arange(1, size - 200)).sqrt() / float(stream.square().mean())
-        yield _largest(found, lambda place, name=name: f"the {name} {place + 1} queries apart")
+        yield _largest(found, _told(f"the {name} {{number}} queries apart"))
 
 
 def _rows(numbers: Tensor, *axes: int) -> Tensor:
@@ -232,6 +234,11 @@ def _pairs(rows: Tensor, features: Features, axis: str) -> Statistic:
 def _place(row: int, axis: str) -> str:
     """A row for each kind, within a row for each place along the axis."""
     return f"{KINDS[row % 2]}s" if axis == "kind" else f"{KINDS[row % 2]}s of {axis} {row // 2}"
+
+
+def _told(text: str, names: Sequence[str] = ("",)) -> Callable[[int], str]:
+    """What the statistic at a place is about; names follow each other again and again."""
+    return lambda place: text.format(name=names[place % len(names)], number=place + 1)
 
 
 def _largest(found: Tensor, told: Callable[[int], str], comparisons: int | None = None) -> Statistic:
