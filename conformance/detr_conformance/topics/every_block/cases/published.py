@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,10 @@ from detr_conformance.topics.transformer.cases import layer_case, standard
 from detr_conformance.topics.vision_transformer.cases import VitStructure, vit_case
 
 Size = tuple[int, int]
+Settings = dict[str, Any]
 MAPS: tuple[Size, ...] = ((100, 134), (50, 67), (25, 34), (13, 17))  # 17,821 cells of an image of 800 x 1066
 DEEP: tuple[Size, ...] = ((5, 7), (4, 6), (3, 5), (2, 4), (2, 3), (1, 2), (1, 1), (2, 1), (3, 2), (1, 3))
-HIDDEN = {"embed_dim": 256, "num_heads": 8, "feedforward_dim": 2048}
+HIDDEN: Settings = {"embed_dim": 256, "num_heads": 8, "feedforward_dim": 2048}
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,13 @@ def of_another(subject: Subject) -> Iterator[Case]:
 
 
 def network(subject: Subject) -> Iterator[Case]:
-    wide = {"embed_dim": 256, "feedforward_dim": 2048, "activation": "gelu"}
+    wide: Settings = {"embed_dim": 256, "feedforward_dim": 2048, "activation": "gelu"}
     yield network_case(subject, note="of DETR", leading=(2, 300), **wide)
     yield network_case(subject, note="many tokens", leading=(5000,), embed_dim=3, feedforward_dim=5, activation="gelu")
 
 
 def perceptron(subject: Subject) -> Iterator[Case]:
-    box_head = {"input_dim": 256, "hidden_dim": 256, "output_dim": 4, "num_layers": 3}
+    box_head: Settings = {"input_dim": 256, "hidden_dim": 256, "output_dim": 4, "num_layers": 3}
     yield network_case(subject, note="box head", leading=(2, 900), **box_head)
     yield network_case(subject, note="reference head", leading=(1, 900), input_dim=512, hidden_dim=256,
                        output_dim=256, num_layers=2)  # fmt: skip
@@ -94,8 +96,9 @@ def perceptron(subject: Subject) -> Iterator[Case]:
 
 
 def layer(subject: Subject) -> Iterator[Case]:
-    order, given = standard(subject), {"positions": True, "padding": True}
-    sizes = {"queries": 300, "keys": 425} if subject.operation == "decoder_layer" else {"queries": 425}
+    order = standard(subject)
+    given: Settings = {"positions": True, "padding": True}
+    sizes: Settings = {"queries": 300, "keys": 425} if subject.operation == "decoder_layer" else {"queries": 425}
     yield layer_case(subject, order, note="of DETR", batch=1, activation="gelu", **given, **sizes, **HIDDEN)
     yield layer_case(subject, order, note="67 images", batch=67, queries=3, keys=4, activation="gelu", **given)
 

@@ -65,13 +65,13 @@ def keys_of_a_block(config: MultiheadAttentionConfig, state_dict: Mapping[str, T
 
 
 class KeysOfABlock(MultiheadAttention):
-    def forward(self, query: Tensor, key: Tensor | None = None, value: Tensor | None = None, **given: Any) -> Tensor:
-        if key is None or key.shape[1] <= 1024 or "attn_mask" in given:
-            return super().forward(query, key, value, **given)
-        for name in ("key_pos", "key_padding_mask"):
-            if given.get(name) is not None:
-                given[name] = given[name][:, :1024]
-        return super().forward(query, key[:, :1024], None if value is None else value[:, :1024], **given)
+    def forward(self, *arguments: Any, **named: Any) -> Tensor:
+        key = named.get("key")
+        if key is not None and key.shape[1] > 1024 and named.get("attn_mask") is None:
+            for name in ("key", "value", "key_pos", "key_padding_mask"):
+                tensor = named.get(name)
+                named[name] = None if tensor is None else tensor[:, :1024]
+        return super().forward(*arguments, **named)
 
 
 @mutant(
