@@ -13,8 +13,7 @@ from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.running.mutants import TWINS
 from detr_conformance.topics.denoising import test_contrastive_denoising_independence as suite
 from detr_conformance.topics.denoising.cases import APART, noisy
-from detr_conformance.topics.denoising.checks import Queries, queries
-from detr_conformance.topics.denoising.independence import (
+from detr_conformance.topics.denoising.checks.independence import (
     ALARM,
     Features,
     Statistic,
@@ -31,6 +30,7 @@ from detr_conformance.topics.denoising.independence import (
     two_calls,
     unsuspicious,
 )
+from detr_conformance.topics.denoising.checks.queries import Queries, queries
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 WRITTEN = [name for name, twin in TWINS.items() if twin.operation == "contrastive_denoising"]

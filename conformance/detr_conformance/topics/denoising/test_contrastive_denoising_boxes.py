@@ -20,7 +20,7 @@ from detr_conformance.topics.denoising.cases import (
     noisy,
     quiet,
 )
-from detr_conformance.topics.denoising.checks import (
+from detr_conformance.topics.denoising.checks.queries import (
     FULL,
     KINDS,
     NEGATIVE,

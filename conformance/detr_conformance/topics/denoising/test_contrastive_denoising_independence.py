@@ -15,19 +15,7 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.denoising.cases import APART, CLASSES, noisy
-from detr_conformance.topics.denoising.checks import (
-    FULL,
-    KINDS,
-    NEGATIVE,
-    POSITIVE,
-    Queries,
-    arranged,
-    queries,
-    rate,
-    returned,
-    uniform,
-)
-from detr_conformance.topics.denoising.independence import (
+from detr_conformance.topics.denoising.checks.independence import (
     GROUP,
     any_distance,
     any_two,
@@ -40,6 +28,18 @@ from detr_conformance.topics.denoising.independence import (
     turns,
     two_calls,
     unsuspicious,
+)
+from detr_conformance.topics.denoising.checks.queries import (
+    FULL,
+    KINDS,
+    NEGATIVE,
+    POSITIVE,
+    Queries,
+    arranged,
+    queries,
+    rate,
+    returned,
+    uniform,
 )
 
 OPERATION = "contrastive_denoising"

@@ -10,8 +10,7 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
-from detr_conformance.topics.denoising.checks import NEGATIVE, POSITIVE, unchanged_labels, uniform, within
-from detr_conformance.topics.denoising.independence import (
+from detr_conformance.topics.denoising.checks.independence import (
     any_two,
     means,
     of_labels,
@@ -19,6 +18,7 @@ from detr_conformance.topics.denoising.independence import (
     two_calls,
     unsuspicious,
 )
+from detr_conformance.topics.denoising.checks.queries import NEGATIVE, POSITIVE, unchanged_labels, uniform, within
 from detr_conformance.topics.detectors.cases.dino_denoising import a_sample, many_labels, several_noises
 from detr_conformance.topics.detectors.checks.dino_denoising import denoising_queries, labels_reached
 from detr_conformance.topics.detectors.checks.models import trained_outputs, training

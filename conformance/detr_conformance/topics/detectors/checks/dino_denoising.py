@@ -12,7 +12,7 @@ from detr_conformance.harness.block_case import call_with, inputs_of, settings_o
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject, explained
-from detr_conformance.topics.denoising.checks import Queries, arranged, round_off
+from detr_conformance.topics.denoising.checks.queries import Queries, arranged, round_off
 from detr_conformance.topics.detectors.cases.dino_denoising import logits_of_labels
 
 ROUNDINGS = 64.0  # of logits and sigmoids on the way from a reference to a prediction

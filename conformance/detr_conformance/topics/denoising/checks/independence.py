@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.mismatch import expect, require
-from detr_conformance.topics.denoising.checks import KINDS, Queries
+from detr_conformance.topics.denoising.checks.queries import KINDS, Queries
 
 ALARM = 1e-9  # of one check: how often it suspects a right implementation, at most
 AXES = ("image", "group", "kind", "slot")
