@@ -28,6 +28,7 @@ def denoising_case(
     boxes: Tensor | None = None,
     labels: Sequence[int] | None = None,
     classes: int = CLASSES,
+    channels: int = CHANNELS,
     **settings: Any,
 ) -> Case:
     """A call for images with these numbers of boxes: roomy ones of all classes in turn unless given."""
@@ -39,7 +40,7 @@ def denoising_case(
         ).long(),
         "target_boxes": roomy_boxes(fill, total) if boxes is None else boxes,
         "target_counts": torch.tensor(counts),
-        "label_embedding": distinct_rows(fill, classes),
+        "label_embedding": distinct_rows(fill, classes, channels),
     }
     return block_case(subject, inputs, settings={"num_queries": QUERIES, **settings}, note=note)
 
@@ -69,9 +70,9 @@ def degenerate_boxes() -> Tensor:
     return torch.tensor(points + lines + whole + tiny, dtype=torch.float64)
 
 
-def distinct_rows(fill: Filler, classes: int) -> Tensor:
-    """Rows that differ in the first channel, also in bfloat16, and are never 0."""
-    rows = fill.uniform(-1, 1, classes, CHANNELS)
+def distinct_rows(fill: Filler, classes: int, channels: int = CHANNELS) -> Tensor:
+    """Rows that differ in the first channel, also in bfloat16 if they are few, and are never 0."""
+    rows = fill.uniform(-1, 1, classes, channels)
     rows[:, 0] = torch.arange(1, classes + 1) / 4
     return rows
 
@@ -99,6 +100,22 @@ def noisy(subject: Subject, counts: Sequence[int] = (3, 3), note: str = "", **se
     """Some thousand denoising queries, the sample of which statistics are taken."""
     number = settings.pop("denoising_number", 300 * max(counts))
     return denoising_case(subject, counts, f"a sample {note}".strip(), denoising_number=number, **settings)
+
+
+def large(subject: Subject) -> Iterator[Case]:
+    """Many images, slots, groups, classes, matching queries; without noise, so that all can be read off."""
+    yield denoising_case(subject, (3, 0, 1, 2) * 17, "68 images", denoising_number=9, **QUIET)
+    yield denoising_case(subject, (300, 7), "300 slots", denoising_number=600, **QUIET)
+    yield denoising_case(subject, (1, 0, 1), "517 groups", denoising_number=517, **QUIET)
+    yield denoising_case(subject, (37, 19), "1203 classes", classes=1203, labels=[*range(55), 1202], **QUIET)
+    yield denoising_case(subject, (300, 0), "300 classes", classes=300, labels=range(300), **QUIET)
+
+
+def published_contrastive_denoising(subject: Subject) -> Iterator[Case]:
+    """A batch of 16 images, of COCO's classes, beside 900 matching queries."""
+    counts = (7, 1, 0, 23, 4, 2, 14, 63, 5, 9, 1, 3, 11, 2, 6, 30)
+    sizes: dict[str, Any] = {"classes": 91, "channels": 256, "num_queries": 900, "denoising_number": 100}
+    yield denoising_case(subject, counts, "of DINO", **sizes, **QUIET)
 
 
 @st.composite

@@ -17,11 +17,13 @@ from detr_conformance.topics.denoising.cases import (
     QUIET,
     denoising_case,
     drawn,
+    large,
     noisy,
+    published_contrastive_denoising,
     quiet,
     representative_contrastive_denoising,
 )
-from detr_conformance.topics.denoising.checks import (
+from detr_conformance.topics.denoising.checks.queries import (
     FULL,
     KINDS,
     NEGATIVE,
@@ -33,6 +35,7 @@ from detr_conformance.topics.denoising.checks import (
     queries,
     rate,
     returned,
+    right_mask,
     unchanged_labels,
     uncorrelated,
     unmoved,
@@ -145,6 +148,22 @@ def crowded(subject: Subject) -> Iterator[Case]:
     yield denoising_case(subject, (12, 3), "more boxes than queries", denoising_number=4, num_queries=5, **QUIET)
 
 
+@covers("CDN-37", cases=large, once=True)
+def test_many_of_each(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    unchanged_labels(subject, seen)
+    unmoved(subject, seen)
+    right_mask(subject, case)
+
+
+@covers("CDN-37", cases=published_contrastive_denoising, once=True)
+def test_denoising_of_published_size(subject: Subject, case: Case) -> None:
+    seen = queries(subject, case)
+    unchanged_labels(subject, seen)
+    unmoved(subject, seen)
+    right_mask(subject, case)
+
+
 @covers("CDN-8", cases=crowded)
 def test_more_boxes_than_queries(subject: Subject, case: Case) -> None:
     size = 2 * int(case["target_counts"].max())
@@ -217,6 +236,19 @@ def test_classes_that_no_box_has_are_as_likely(subject: Subject, case: Case) -> 
 
 def few_groups(subject: Subject) -> Iterator[Case]:
     yield noisy(subject, (130, 130), "of few groups", label_noise_ratio=1.0, denoising_number=390)
+
+
+def many_slots(subject: Subject) -> Iterator[Case]:
+    yield noisy(subject, (300,) * 8, "of many slots", label_noise_ratio=1.0, denoising_number=600)
+
+
+@covers("CDN-10", cases=many_slots, once=True)
+def test_every_slot_has_label_noise(subject: Subject, case: Case) -> None:
+    """By thirty at a time, the last ones too."""
+    seen = queries(subject, case)
+    changed = seen.noised_labels != seen.labels[:, None, None]
+    for slots in changed.split(30, -1):
+        rate("changed labels of thirty slots", slots, 0.5 * (1 - 1 / CLASSES))
 
 
 @covers("CDN-10", cases=few_groups)

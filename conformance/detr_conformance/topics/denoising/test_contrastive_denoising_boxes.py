@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from detr_conformance.topics.denoising.cases import (
     noisy,
     quiet,
 )
-from detr_conformance.topics.denoising.checks import (
+from detr_conformance.topics.denoising.checks.queries import (
     FULL,
     KINDS,
     NEGATIVE,
@@ -96,12 +95,17 @@ def test_any_scale(subject: Subject, case: Case) -> None:
     rate("positives without height at scale 2", crossed[..., 1], 1 / 8)
 
 
-@covers("CDN-18", cases=sampled, dtypes=FULL)
+def sampled_in_many_slots(subject: Subject) -> Iterator[Case]:
+    yield from sampled(subject)
+    yield noisy(subject, (300, 130), "of boxes in 300 slots", denoising_number=700, box_noise_scale=APART)
+
+
+@covers("CDN-18", cases=sampled_in_many_slots, dtypes=FULL)
 def test_no_two_queries_are_alike(subject: Subject, case: Case) -> None:
     """Four random numbers of 24 bits: no group repeats the noise of another, or has none."""
     references = queries(subject, case).references
     still = denoised_by_nothing(subject, case)
-    for image, slot in product(range(references.shape[0]), range(references.shape[3])):
+    for image, slot in case_slots(case):
         rows = references[image, :, :, slot].flatten(0, 1)
         rows = torch.cat((rows, still[image, slot][None]))
         repeated = len(rows) - len(rows.unique(dim=0))
@@ -112,6 +116,11 @@ def test_no_two_queries_are_alike(subject: Subject, case: Case) -> None:
             expected="0",
             got=str(repeated),
         )
+
+
+def case_slots(case: Case) -> list[tuple[int, int]]:
+    """The image and the slot of each box."""
+    return [(image, slot) for image, count in enumerate(case["target_counts"].tolist()) for slot in range(count)]
 
 
 def denoised_by_nothing(subject: Subject, case: Case) -> Tensor:

@@ -21,7 +21,7 @@ from detr_conformance.topics.denoising.cases import (
     quiet,
     representative_contrastive_denoising,
 )
-from detr_conformance.topics.denoising.checks import (
+from detr_conformance.topics.denoising.checks.queries import (
     arranged,
     mask_of,
     output_of,

@@ -126,3 +126,8 @@ def test_a_size_for_each_image(subject: Subject, case: Case) -> None:
 def test_known_scores(subject: Subject, case: Case) -> None:
     unknown = replace(case, options=case.options | {"scores": '"logits"'})
     raises(subject, unknown, "scores is 'logits'")
+
+
+@covers("PP-17", cases=cases.large, dtypes=("float64", "float32"), once=True)
+def test_large_calls(subject: Subject, case: Case) -> None:
+    detections_agree(subject, case)

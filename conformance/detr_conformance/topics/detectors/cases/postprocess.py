@@ -101,6 +101,23 @@ def as_in_a_detector(subject: Subject) -> Iterator[Case]:
     yield detections_case(subject, 2 * fill.normal(2, 900, 80) - 4, "as in a detector", num_select=300)
 
 
+def large(subject: Subject) -> Iterator[Case]:
+    """As published, with 220 detections of one class; 1,203 classes, 67 images, 2,100 queries of one class."""
+    for scores in kinds(subject):
+        logits = apart(subject, 2, 900, 92, scores)
+        logits[:, 5:225, 37] = torch.linspace(3, 6, 220, dtype=torch.float64)
+        note = f"220 detections of a class, {scores}"
+        yield detections_case(subject, logits, note, scores=scores, num_select=300)
+        logits = apart(subject, 67, 5, 3, scores)
+        yield detections_case(
+            subject, logits, f"67 images, {scores}", scores=scores, num_select=5, sizes=((480, 640), (37, 500)) * 34
+        )
+        logits = apart(subject, 1, 9, 1203, scores)
+        yield detections_case(subject, logits, f"1203 classes, {scores}", scores=scores, num_select=100)
+        logits = apart(subject, 1, 2100, 2, scores)
+        yield detections_case(subject, logits, f"2100 queries, {scores}", scores=scores, num_select=1030)
+
+
 def fewer_pairs(subject: Subject) -> Iterator[Case]:
     """Fewer pairs than detections asked for, in a detector of one or two classes."""
     if subject.variant("num_select") == "queries":

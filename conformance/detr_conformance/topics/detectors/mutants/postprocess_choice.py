@@ -1,4 +1,4 @@
-"""Mutants of post-processing: the choice of pairs of query and class (PP-1 to PP-6)."""
+"""Mutants of post-processing: the choice of pairs of query and class (PP-1 to PP-6, PP-17)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.detectors.mutants.postprocess import Chosen, Logits, PostprocessByHand
+from detr_conformance.topics.detectors.mutants.postprocess import Chosen, Logits, PostprocessByHand, Sizes
 
 Scores = Float[Tensor, "batch pair"]
 Index = Int[Tensor, "batch detection"]
@@ -198,3 +198,45 @@ class SoftmaxOverflows(PostprocessByHand):
     def class_probabilities(self, logits: Logits) -> Logits:
         odds = logits.exp()
         return (odds / odds.sum(-1, keepdim=True))[..., :-1]
+
+
+@mutant("pp-a-hundred-of-a-class", rejects="PP-17", operation="postprocess", origin="a table for each class")
+class AHundredOfAClass(PostprocessByHand):
+    """Returns no more than a hundred detections of a class, and the next best of others."""
+
+    def best(self, scores: Float[Tensor, "batch pair"], num_select: int) -> Int[Tensor, "batch detection"]:
+        order = super().best(scores, scores.shape[1])
+        found = []
+        for image in order:
+            own = image % self.classes
+            earlier = self.counted(own)
+            found.append(image[earlier < 100][:num_select])
+        return torch.stack(found)
+
+    def counted(self, labels: Int[Tensor, " pair"]) -> Int[Tensor, " pair"]:
+        """How many of its class come before each."""
+        earlier = torch.zeros_like(labels)
+        for label in labels.unique():
+            own = (labels == label).nonzero()[:, 0]
+            earlier[own] = torch.arange(len(own))
+        return earlier
+
+    def best_pairs(self, logits: Logits, num_select: int) -> Chosen:
+        self.classes = logits.shape[-1]
+        return super().best_pairs(logits, num_select)
+
+
+@mutant("pp-labels-of-ten-bits", rejects="PP-17", operation="postprocess", origin="query and class in one word")
+class LabelsOfTenBits(PostprocessByHand):
+    """Gives label 1024 as 0."""
+
+    def labels(self, labels: Tensor) -> Tensor:
+        return labels % 1024
+
+
+@mutant("pp-sizes-of-64-images", rejects="PP-17", operation="postprocess", origin="sizes in constant memory")
+class SizesOf64Images(PostprocessByHand):
+    """Scales all images from the sixty-fifth on as the sixty-fourth."""
+
+    def scale(self, sizes: Sizes) -> Int[Tensor, "batch 1 4"]:
+        return super().scale(sizes[torch.arange(len(sizes)).clamp(max=63)])

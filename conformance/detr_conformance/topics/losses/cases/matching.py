@@ -186,13 +186,13 @@ def close_calls(subject: Subject) -> Iterator[Case]:
         for turn in range(3):
             case = anything(subject, f"close calls {class_cost} {turn}", (6, 5), 9, class_cost=class_cost)
             yield case.having(
-                pred_logits=_drawn_together(case["pred_logits"], 0.06),
-                pred_boxes=_drawn_together(case["pred_boxes"], 0.06),
-                target_boxes=_drawn_together(case["target_boxes"], 0.06),
+                pred_logits=drawn_together(case["pred_logits"], 0.06),
+                pred_boxes=drawn_together(case["pred_boxes"], 0.06),
+                target_boxes=drawn_together(case["target_boxes"], 0.06),
             )
 
 
-def _drawn_together(numbers: Tensor, share: float) -> Tensor:
+def drawn_together(numbers: Tensor, share: float) -> Tensor:
     """Towards those of the first query or box, so that this share of the difference is left."""
     middle = numbers.double().flatten(0, -2)[:1]
     return (middle + share * (numbers.double() - middle)).to(numbers.dtype)

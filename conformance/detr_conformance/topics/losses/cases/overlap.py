@@ -143,6 +143,8 @@ def differentiated(subject: Subject) -> Iterator[Case]:
     yield pairs_case(subject, placed(subject, DISJOINT, "gradient"), "gradients apart")
     yield pairs_case(subject, placed(subject, CROSSING, "gradient"), "gradients crossing")
     yield giou_case(subject, *scattered(subject, 4, 3, "gradient"), "gradients of all pairs").laid_out("sliced")
+    relations = (*DISJOINT, *CROSSING)
+    yield pairs_case(subject, 2 * placed(subject, relations, "gradient") - 0.75, "gradients beyond the image")
     if subject.dtype != "float16":
         yield pairs_case(subject, placed(subject, CROSSING, "gradient") / 128, "gradients of tiny boxes")
 

@@ -139,6 +139,15 @@ def mask_of(subject: Subject, case: Case) -> Tensor:
     return mask.cpu()
 
 
+def right_mask(subject: Subject, case: Case) -> None:
+    """Every entry of the mask, by the groups that the target made."""
+    mask, matching = mask_of(subject, case), settings_of(case)["num_queries"]
+    denoising, size = len(mask) - matching, 2 * int(case["target_counts"].max())
+    group = torch.arange(len(mask)).clamp(max=denoising) // size
+    hidden = (group[:, None] != group) & (torch.arange(len(mask)) < denoising)
+    subject.compare_exactly("attn_mask", mask, hidden)
+
+
 def groups_in(case: Case, content: Tensor) -> int:
     """The number of groups that a target made; whether it is right, CDN-2 asks alone."""
     slots = 2 * int(case["target_counts"].max())

@@ -1,0 +1,1 @@
+"""Checks: denoising queries, and the independence of their random numbers."""

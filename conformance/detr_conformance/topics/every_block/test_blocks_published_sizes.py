@@ -1,0 +1,25 @@
+"""Every block at the sizes of published models, and beyond any table of fixed size. Clause: BLK-30."""
+
+from __future__ import annotations
+
+from detr_conformance.harness.block import compare_result, expectations, forward, run
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.expectation import Expectation
+from detr_conformance.harness.subject import Result, Subject
+from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.every_block.cases.published import PUBLISHED, published
+from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
+
+OPERATIONS = tuple(PUBLISHED)
+RARER = 4.0
+
+
+@covers("BLK-30", cases=published, once=True, costly=True)
+def test_published_sizes(subject: Subject, case: Case) -> None:
+    """Among a million elements some are further off than among a hundred, and this is no question of precision."""
+    asked = asks_for_gradients(subject, case) or is_module(subject)
+    backward = subject.backward and asked and PUBLISHED[subject.operation].smooth
+    result = run(subject, case) if backward else Result(forward(subject, case))
+    right = expectations(subject, case, backward=backward)
+    wide = {name: Expectation(each.expected, RARER * each.limit) for name, each in right.items()}
+    compare_result(subject, result, wide if backward else {"output": wide["output"]})
