@@ -14,7 +14,13 @@ from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.queries.cases.decoder import PLAIN, asking, decoder_case, one_layer, two_layers
-from detr_conformance.topics.queries.cases.special_decoder import on_wider_maps, silenced, small_streams, whole_maps
+from detr_conformance.topics.queries.cases.special_decoder import (
+    many_levels,
+    on_wider_maps,
+    silenced,
+    small_streams,
+    whole_maps,
+)
 from detr_conformance.topics.queries.checks.decoder import parts_agree
 from detr_conformance.topics.queries.checks.dropping import Site, drops_what_it_adds
 
@@ -110,6 +116,11 @@ def test_valid_ratios(subject: Subject, case: Case) -> None:
     boxes = case["reference_points"].clone()
     boxes[..., 2:] += 0.5
     parts_agree(subject, case.having(reference_points=boxes), "hidden_states")
+
+
+@covers("DEC-7", cases=many_levels)
+def test_each_level_has_its_own_ratios(subject: Subject, case: Case) -> None:
+    parts_agree(subject, case, "hidden_states")
 
 
 @covers("DEC-8", cases=large_positions)
