@@ -15,7 +15,7 @@ Size = tuple[int, int]
 # Sides that no stride divides, a map of more than 32 columns, and one of a single row.
 CANVASES: tuple[tuple[Size, tuple[Size, ...]], ...] = (
     ((75, 139), ((55, 139), (75, 120))),
-    ((64, 416), ((64, 290), (45, 416))),
+    ((48, 560), ((48, 390), (35, 560))),
     ((29, 203), ((29, 197), (20, 203))),
 )
 # Every size of the configuration is another than usual.
