@@ -16,7 +16,7 @@ Size = tuple[int, int]
 CANVASES: tuple[tuple[Size, tuple[Size, ...]], ...] = (
     ((75, 139), ((55, 139), (75, 120))),
     ((48, 560), ((48, 390), (35, 560))),
-    ((29, 203), ((29, 197), (20, 203))),
+    ((29, 203), ((29, 180), (20, 203))),
 )
 # Every size of the configuration is another than usual.
 OTHER_SIZES: dict[str, Any] = {
