@@ -51,3 +51,11 @@ def is_one_of(got: Tensor, outcomes: Sequence[Outcome], token_wise: bool = False
     for outcome, match in zip(outcomes, matches, strict=True):
         expect_share(f"{what} that are {outcome.name}", match, outcome.share)
     return matches
+
+
+def each_by_itself(matches: Sequence[Tensor], outcomes: Sequence[Outcome]) -> None:
+    """The tokens of an image (the second axis of what `is_one_of` returned) do not all meet the same fate."""
+    tokens = matches[0].shape[1]
+    alike = torch.stack([match.all(1) for match in matches]).any(0)
+    chance = sum(outcome.share**tokens for outcome in outcomes)
+    expect_share(f"images whose {tokens} tokens are all dropped alike", alike, chance)

@@ -7,6 +7,7 @@ assignments. Two right implementations part as well, only later (spec chapter 21
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.operations import OPERATIONS, TRAINED, resolve
 from detr_conformance.running.loaders import load_target
 from detr_conformance.target import TargetError
-from detr_conformance.topics.training.cases import batch_of, model_of
+from detr_conformance.topics.training.cases import MODELS, batch_of, model_of
 from detr_conformance.topics.training.checks.losses import assignments, losses_of, total_of
 from detr_conformance.topics.training.checks.trajectory import CLIP_NORM, LEARNING_RATE, WEIGHT_DECAY
 from detr_conformance.topics.training.checks.walk import learner, predictions
@@ -69,9 +70,16 @@ def curves_of(subject: Subject, steps: int = FREE_STEPS) -> list[Curves]:
     for case in trainings(subject):
         model = model_of(case)
         own = Subject(model, resolve(OPERATIONS[model].reference), "float32", settings=subject.settings)
-        title = model if model == subject.operation else f"{subject.operation} in {model}"
+        title = form_of(case) if model == subject.operation else f"{subject.operation} in {model}"
         found.append(Curves(title, free_running(subject, case, steps), free_running(own, case, steps)))
     return found
+
+
+def form_of(case: Case) -> str:
+    """The model, and what of its settings makes this form."""
+    usual, own = MODELS[model_of(case)], json.loads(case.options["settings"])
+    switches = [name if value is True else f"{name} {value}" for name, value in own.items() if name not in usual]
+    return ", ".join((model_of(case), *switches)).replace("_", " ")
 
 
 def draw(curves: list[Curves], path: Path, name: str) -> None:

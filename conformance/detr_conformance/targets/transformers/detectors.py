@@ -85,8 +85,8 @@ def provides(family: str) -> dict[str, Callable[..., nn.Module]]:
 
 
 def variants(family: str) -> dict[str, str]:
-    """None here."""
-    return {}
+    """The ResNet of transformers has no dilation."""
+    return {"dilation": "none"} if family == "detr" else {}
 
 
 def stages(family: str) -> dict[str, str]:

@@ -8,12 +8,21 @@ from typing import Any
 from detr_conformance.harness.block import agrees, gradients_agree
 from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.detectors.cases.models import each_form, forms, layer_counts, model_case, uneven
+from detr_conformance.topics.detectors.cases.regimes import as_published, canvases, other_sizes, whole_images
+from detr_conformance.topics.detectors.checks.dropping import (
+    decoder_image,
+    drops_in_the_decoder,
+    drops_in_the_encoder,
+    encoder_image,
+)
 from detr_conformance.topics.detectors.checks.models import (
     expect_reached,
     expect_unreached,
+    gradients_agree_in_norm,
     part_agrees,
     permuted_agrees,
     reached,
@@ -57,9 +66,19 @@ def test_every_layer_predicts(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
+@covers("DDETR-12", cases=as_published, dtypes=FLOAT32, feature="backward")
+def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
+    gradients_agree_in_norm(subject, case)
+
+
+@covers("DDETR-1", cases=as_published, dtypes=FLOAT32)
+def test_six_layers_predict(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
 def levels(subject: Subject) -> Iterator[Case]:
     """More and fewer maps than the backbone has stages to give."""
-    for number, stages in ((3, (2, 3, 4)), (4, (3, 4)), (5, (2, 3, 4))):
+    for number, stages in ((3, (2, 3, 4)), (4, (3, 4)), (5, (2, 3, 4)), (1, (4,)), (6, (1, 2, 3, 4)), (2, (2,))):
         yield form("plain", subject, f"{number} levels of {stages}", num_levels=number, backbone_stages=stages)
 
 
@@ -78,7 +97,7 @@ def test_positions_of_cells(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("DDETR-4", cases=uneven, dtypes=FLOAT32)
+@covers("DDETR-4", cases=lambda subject: [*uneven(subject), *canvases(subject)], dtypes=FLOAT32)
 def test_padding(subject: Subject, case: Case) -> None:
     """Ratios of padded maps, padded cells, padded rows of the sine embedding."""
     agrees(subject, case)
@@ -163,3 +182,24 @@ def test_gradients(subject: Subject, case: Case) -> None:
 @covers("DDETR-13", cases=each_form, dtypes=FLOAT32)
 def test_stages(subject: Subject, case: Case) -> None:
     stages_agree(subject, case)
+
+
+@covers("DDETR-14", cases=whole_images, dtypes=FLOAT32)
+def test_images_without_padding(subject: Subject, case: Case) -> None:
+    require(any(not image.any() for image in case["mask"]), "an image without padding")
+    agrees(subject, case)
+
+
+@covers("DDETR-15", cases=other_sizes, dtypes=FLOAT32)
+def test_sizes(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("DDETR-16", cases=decoder_image, dtypes=FLOAT32)
+def test_dropout_in_the_decoder(subject: Subject, case: Case) -> None:
+    drops_in_the_decoder(subject, case)
+
+
+@covers("DDETR-16", cases=encoder_image, dtypes=FLOAT32)
+def test_dropout_in_the_encoder(subject: Subject, case: Case) -> None:
+    drops_in_the_encoder(subject, case)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree
 from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.mismatch import require
+from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import covers
-from detr_conformance.topics.detectors.cases.models import each_form, layer_counts, model_case, uneven
+from detr_conformance.topics.detectors.cases.models import SMALL, UNEVEN, each_form, layer_counts, model_case, uneven
+from detr_conformance.topics.detectors.cases.regimes import as_published, canvases, other_sizes, whole_images
+from detr_conformance.topics.detectors.checks.dropping import (
+    decoder_image,
+    drops_in_the_decoder,
+    drops_in_the_encoder,
+    encoder_image,
+)
 from detr_conformance.topics.detectors.checks.models import (
     expect_reached,
     expect_unreached,
+    gradients_agree_in_norm,
     permuted_agrees,
     reached,
     stages_agree,
@@ -26,6 +36,16 @@ DECODER = "transformer.decoder.layers"
 
 @covers("DETR-1", cases=layer_counts)
 def test_every_layer_predicts(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("DETR-9", cases=as_published, dtypes=FLOAT32, feature="backward")
+def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
+    gradients_agree_in_norm(subject, case)
+
+
+@covers("DETR-1", cases=as_published, dtypes=FLOAT32)
+def test_six_layers_predict(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
@@ -50,7 +70,7 @@ def test_frozen_statistics(subject: Subject, case: Case) -> None:
     agrees(subject, with_parameters(small, **{name.replace(".", "__"): parameters_of(small)[name] * 1e-5}))
 
 
-@covers("DETR-4", cases=uneven, dtypes=FLOAT32)
+@covers("DETR-4", cases=lambda subject: [*uneven(subject), *canvases(subject)], dtypes=FLOAT32)
 def test_padding(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
@@ -110,3 +130,38 @@ def test_gradients(subject: Subject, case: Case) -> None:
 @covers("DETR-10", cases=each_form, dtypes=FLOAT32)
 def test_stages(subject: Subject, case: Case) -> None:
     stages_agree(subject, case)
+
+
+@covers("DETR-11", cases=whole_images, dtypes=FLOAT32)
+def test_images_without_padding(subject: Subject, case: Case) -> None:
+    require(any(not image.any() for image in case["mask"]), "an image without padding")
+    agrees(subject, case)
+
+
+def dilated(subject: Subject) -> Iterator[Case]:
+    """One, two and three blocks in the last stage; the first block never looks further."""
+    if subject.variant("dilation") == "none":
+        raise NotProvided("the backbone has no dilation")
+    for blocks in ((1, 1, 1, 1), (1, 1, 1, 2), (1, 1, 2, 3)):
+        settings: dict[str, Any] = {"backbone_blocks": blocks, "backbone_dilation": True}
+        yield model_case(subject, f"dilated, blocks {blocks}", size=SMALL, extents=UNEVEN[SMALL], **settings)
+
+
+@covers("DETR-12", cases=dilated, dtypes=FLOAT32)
+def test_dilation(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("DETR-13", cases=other_sizes, dtypes=FLOAT32)
+def test_sizes(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("DETR-14", cases=decoder_image, dtypes=FLOAT32)
+def test_dropout_in_the_decoder(subject: Subject, case: Case) -> None:
+    drops_in_the_decoder(subject, case)
+
+
+@covers("DETR-14", cases=encoder_image, dtypes=FLOAT32)
+def test_dropout_in_the_encoder(subject: Subject, case: Case) -> None:
+    drops_in_the_encoder(subject, case)

@@ -10,7 +10,7 @@ import torch
 from detr_conformance.harness.block import agrees, gradients_agree
 from detr_conformance.harness.block_case import parameters_of, settings_of, with_parameters
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.detectors.cases.models import (
@@ -21,9 +21,17 @@ from detr_conformance.topics.detectors.cases.models import (
     uneven,
     with_targets,
 )
+from detr_conformance.topics.detectors.cases.regimes import as_published, canvases, other_sizes, whole_images
+from detr_conformance.topics.detectors.checks.dropping import (
+    decoder_image,
+    drops_in_the_decoder,
+    drops_in_the_encoder,
+    encoder_image,
+)
 from detr_conformance.topics.detectors.checks.models import (
     expect_reached,
     expect_unreached,
+    gradients_agree_in_norm,
     part_agrees,
     parts_agree,
     reached,
@@ -40,7 +48,7 @@ MATCHING = ("pred_logits", "pred_boxes")
 def one_form(subject: Subject, note: str, **settings: Any) -> Case:
     """A case of the first form that the target has."""
     name, own = next(iter(forms(subject).items()))
-    return model_case(subject, f"{name}, {note}", **own, **settings)
+    return model_case(subject, f"{name}, {note}", again=False, **own, **settings)
 
 
 def last_head(case: Case) -> int:
@@ -59,6 +67,16 @@ def test_every_layer_predicts(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
+@covers("DINO-15", cases=as_published, dtypes=FLOAT32, feature="backward")
+def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
+    gradients_agree_in_norm(subject, case)
+
+
+@covers("DINO-1", cases=as_published, dtypes=FLOAT32)
+def test_six_layers_predict(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
 def other_positions(subject: Subject) -> Iterator[Case]:
     """Both published settings of the sine embedding, and level vectors that matter."""
     for temperature, offset in ((20.0, 0.0), (10000.0, -0.5)):
@@ -72,7 +90,7 @@ def test_cells(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("DINO-3", cases=uneven, dtypes=FLOAT32)
+@covers("DINO-3", cases=lambda subject: [*uneven(subject), *canvases(subject)], dtypes=FLOAT32)
 def test_padding(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
@@ -239,3 +257,24 @@ def test_gradients(subject: Subject, case: Case) -> None:
 @covers("DINO-16", cases=each_form, dtypes=FLOAT32)
 def test_stages(subject: Subject, case: Case) -> None:
     stages_agree(subject, case)
+
+
+@covers("DINO-17", cases=whole_images, dtypes=FLOAT32)
+def test_images_without_padding(subject: Subject, case: Case) -> None:
+    require(any(not image.any() for image in case["mask"]), "an image without padding")
+    agrees(subject, case)
+
+
+@covers("DINO-18", cases=other_sizes, dtypes=FLOAT32)
+def test_sizes(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
+
+
+@covers("DINO-22", cases=decoder_image, dtypes=FLOAT32)
+def test_dropout_in_the_decoder(subject: Subject, case: Case) -> None:
+    drops_in_the_decoder(subject, case)
+
+
+@covers("DINO-22", cases=encoder_image, dtypes=FLOAT32)
+def test_dropout_in_the_encoder(subject: Subject, case: Case) -> None:
+    drops_in_the_encoder(subject, case)

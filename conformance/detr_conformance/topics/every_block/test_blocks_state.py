@@ -1,4 +1,4 @@
-"""What every block is held to: nothing is kept and nothing left behind. Clauses: BLK-6 to BLK-8."""
+"""What every block is held to: nothing is kept and nothing left behind. Clauses: BLK-6 to BLK-8, BLK-26."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detr_conformance import operations
-from detr_conformance.harness.block import agrees, calling, expectations, forward, make, parameters_if_named, run
+from detr_conformance.harness.block import (
+    agrees,
+    calling,
+    expectations,
+    forward,
+    make,
+    parameters_by_name,
+    parameters_if_named,
+    run,
+)
 from detr_conformance.harness.block_case import inputs_of, parameters_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
+from detr_conformance.topics.detectors.cases.regimes import frozen_otherwise
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
 from detr_conformance.topics.every_block.cases.representative import representative
 from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
 
 OPERATIONS = BLOCKS
+MODELS = ("detr", "deformable_detr", "dino")
 DROPOUTS = ("attn_drop", "proj_drop", "ffn_drop", "dropout")
 
 
@@ -89,3 +100,51 @@ def test_no_side_effects(subject: Subject, case: Case) -> None:
     before = torch.random.get_rng_state()
     forward(subject, case, made)
     expect(torch.equal(before, torch.random.get_rng_state()), "the call drew random numbers", where="global state")
+
+
+def with_parameters_of_their_own(subject: Subject) -> list[Case]:
+    """Complete calls; of whole models also backbones that are frozen otherwise."""
+    frozen = frozen_otherwise(subject) if subject.operation in MODELS else []
+    return [*representative(subject), *frozen]
+
+
+@covers("BLK-26", cases=with_parameters_of_their_own, feature="backward", once=True)
+def test_trained_parameters(subject: Subject, case: Case) -> None:
+    """Also of a new module, while training and after it; `requires_grad` and registration say what is trained."""
+    made = make(subject, case) if is_module(subject) else None
+    if not isinstance(made, nn.Module):
+        return
+    trained_as_the_reference(subject, made, case, "a new module")
+    made.train()
+    trained_as_the_reference(subject, made, case, "a module in training mode")
+    forward(subject, case, made)
+    trained_as_the_reference(subject, made, case, "a module that was called")
+    made.eval()
+    trained_as_the_reference(subject, made, case, "a module that was trained")
+
+
+def trained_as_the_reference(subject: Subject, made: nn.Module, case: Case, what: str) -> None:
+    """By storage, since a module may have its parameters in other parts, under other names, or some of them twice."""
+    registered = {storage_of(tensor): name for name, tensor in made.named_parameters() if tensor.requires_grad}
+    wanted = parameters_by_name(subject.operation, made, case)
+    for name, parts in wanted.items():
+        for part in parts:
+            expect(
+                storage_of(part) in registered,
+                f"{what} does not train {name}, or an optimiser does not see it",
+                where=name,
+                expected="a parameter of the module that requires a gradient",
+            )
+    known = {storage_of(part) for parts in wanted.values() for part in parts}
+    others = sorted(name for storage, name in registered.items() if storage not in known)
+    expect(
+        not others,
+        f"{what} trains {', '.join(others)}, which the reference has not or freezes",
+        where=others[0] if others else None,
+        expected="no other trained parameter",
+        got=", ".join(others),
+    )
+
+
+def storage_of(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -113,7 +113,7 @@ def test_references_that_are_returned(subject: Subject, case: Case) -> None:
 
 
 def several_depths(subject: Subject) -> Iterator[Case]:
-    for layers in (1, 2, 3):
+    for layers in (1, 2, 3, 6):
         yield decoder_case(subject, replace(PLAIN, layers=layers))
     yield decoder_case(subject, replace(PLAIN, valid=PLAIN.valid[:1], layers=1, queries=1), note="one of everything")
 

@@ -23,7 +23,7 @@ from detr_conformance.topics.queries.cases.decoder import (
     drawn_decoders,
     smooth_decoders,
 )
-from detr_conformance.topics.queries.cases.special_decoder import fine_boxes
+from detr_conformance.topics.queries.cases.special_decoder import as_deep_as_published, fine_boxes, published
 from detr_conformance.topics.queries.checks.decoder import agrees_without_rounded_inputs, no_gradient, reaches
 
 OPERATION = "dino_decoder"
@@ -31,21 +31,23 @@ OPERATION = "dino_decoder"
 
 # -- gradients ------------------------------------------------------------------------------------------------
 
-BAND = ["#...", "##..", ".##.", "..##"]
-DIAGONAL = ["#...", ".#..", "..#.", "...#"]
-NONE = ["...."] * 4
-DEEP = replace(SMOOTH, layers=4)
+LAYERS = 7
+DIAGONAL = ["." * layer + "#" + "." * (LAYERS - 1 - layer) for layer in range(LAYERS)]
+BAND = ["".join("#" if layer - head in (0, 1) else "." for head in range(LAYERS)) for layer in range(LAYERS)]
+NONE = ["." * LAYERS] * LAYERS
+DEEP = replace(SMOOTH, layers=LAYERS)
 
 
-def four_layers(subject: Subject, **alternatives: bool) -> list[Case]:
-    return [decoder_case(subject, asking(subject, DEEP, **alternatives), note="four layers", smooth=True)]
+def deep(subject: Subject, **alternatives: bool) -> list[Case]:
+    """One layer more than published."""
+    return [decoder_case(subject, asking(subject, DEEP, **alternatives), note="seven layers", smooth=True)]
 
 
 def either_way(subject: Subject) -> Iterator[Case]:
     """Looking forward twice and once, as far as the target does both."""
     for twice in (True, False):
         if subject.variant("look_forward") in ("any", "twice" if twice else "once"):
-            yield from four_layers(subject, twice=twice)
+            yield from deep(subject, twice=twice)
 
 
 def with_own_heads(case: Case, rows: list[str]) -> list[str]:
@@ -59,16 +61,16 @@ def test_fed_boxes_are_detached(subject: Subject, case: Case) -> None:
     reaches(subject, case, "hidden_states", "bbox_embed", with_own_heads(case, NONE))
 
 
-@covers("DEC-25", cases=lambda subject: four_layers(subject, shared=False, twice=True), feature="backward", once=True)
+@covers("DEC-25", cases=lambda subject: deep(subject, shared=False, twice=True), feature="backward", once=True)
 def test_look_forward_twice(subject: Subject, case: Case) -> None:
     reaches(subject, case, "pred_boxes", "bbox_embed", BAND)
-    reaches(subject, case, "references", "bbox_embed", ["....", *DIAGONAL])
+    reaches(subject, case, "references", "bbox_embed", [NONE[0], *DIAGONAL])
 
 
-@covers("DEC-26", cases=lambda subject: four_layers(subject, shared=False, twice=False), feature="backward", once=True)
+@covers("DEC-26", cases=lambda subject: deep(subject, shared=False, twice=False), feature="backward", once=True)
 def test_look_forward_once(subject: Subject, case: Case) -> None:
     reaches(subject, case, "pred_boxes", "bbox_embed", DIAGONAL)
-    reaches(subject, case, "references", "bbox_embed", ["....", *NONE])
+    reaches(subject, case, "references", "bbox_embed", [NONE[0], *NONE])
 
 
 @covers("DEC-27", cases=either_way, feature="backward", once=True)
@@ -97,9 +99,19 @@ def test_accuracy_on_long_levels(subject: Subject, case: Case) -> None:
     agrees(subject, case, precise=True)
 
 
+@covers("DEC-29", cases=lambda subject: [published(subject)], dtypes=("float32",))
+def test_accuracy_at_published_size(subject: Subject, case: Case) -> None:
+    agrees(subject, case, precise=True)
+
+
 @covers("DEC-30", cases=lambda subject: [fine_boxes(subject)], dtypes=HALF)
 def test_boxes_in_float32(subject: Subject, case: Case) -> None:
     agrees_without_rounded_inputs(subject, case, "hidden_states")
+
+
+@covers("DEC-31", cases=as_deep_as_published, dtypes=("float32",), feature="backward")
+def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
+    gradients_agree(subject, case)
 
 
 @covers("DEC-31", cases=smooth_decoders, feature="backward")

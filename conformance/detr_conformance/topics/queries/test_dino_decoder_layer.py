@@ -14,8 +14,15 @@ from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.queries.cases.decoder import PLAIN, asking, decoder_case, one_layer, two_layers
-from detr_conformance.topics.queries.cases.special_decoder import on_wider_maps, silenced, small_streams, whole_maps
+from detr_conformance.topics.queries.cases.special_decoder import (
+    many_levels,
+    on_wider_maps,
+    silenced,
+    small_streams,
+    whole_maps,
+)
 from detr_conformance.topics.queries.checks.decoder import parts_agree
+from detr_conformance.topics.queries.checks.dropping import Site, drops_what_it_adds
 
 OPERATION = "dino_decoder"
 
@@ -82,6 +89,23 @@ def test_dropout(subject: Subject, case: Case) -> None:
         subject.compare(name, got, parts(case, right.expected)[name], parts(case, right.limit)[name])
 
 
+RATE = 0.4
+
+
+def dropping(subject: Subject) -> Iterator[Case]:
+    """One image of which every query is a token by itself."""
+    s = replace(PLAIN, dropout=RATE, valid=PLAIN.valid[:1], queries=6)
+    yield decoder_case(subject, s, note="one image, to be repeated")
+
+
+@covers("DEC-6", cases=dropping, once=True)
+def test_law_of_dropout(subject: Subject, case: Case) -> None:
+    """What deformable attention and network add, in each layer; of self-attention the result may stay whole."""
+    for layer in range(2):
+        for sublayer in ("attentions.1", "ffns.0"):
+            drops_what_it_adds(subject, case, Site(f"layers.{layer}.{sublayer}"), RATE)
+
+
 # -- where a layer looks --------------------------------------------------------------------------------------
 
 
@@ -92,6 +116,11 @@ def test_valid_ratios(subject: Subject, case: Case) -> None:
     boxes = case["reference_points"].clone()
     boxes[..., 2:] += 0.5
     parts_agree(subject, case.having(reference_points=boxes), "hidden_states")
+
+
+@covers("DEC-7", cases=many_levels)
+def test_each_level_has_its_own_ratios(subject: Subject, case: Case) -> None:
+    parts_agree(subject, case, "hidden_states")
 
 
 @covers("DEC-8", cases=large_positions)

@@ -16,6 +16,7 @@ from detr_conformance.topics.queries.cases.selection import (
     PYRAMID,
     drawn_memories,
     large_levels,
+    many_cells,
     many_levels,
     padded_memories,
     proposal_case,
@@ -205,7 +206,7 @@ def test_accuracy(subject: Subject, case: Case) -> None:
     proposals_agree(subject, case, precise=True)
 
 
-@covers("SEL-28", cases=lambda subject: [*large_levels(subject), _a_long_row(subject)])
+@covers("SEL-28", cases=lambda subject: [*large_levels(subject), *many_cells(subject), _a_long_row(subject)])
 def test_accuracy_at_scale(subject: Subject, case: Case) -> None:
     proposals_agree(subject, case, precise=True)
 

@@ -15,6 +15,7 @@ from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.queries.cases.selection import (
     PYRAMID,
     drawn_pyramids,
+    many_pyramids,
     padded_pyramids,
     reference_case,
     unlike_ratios,
@@ -52,7 +53,7 @@ def test_relative_to_the_image(subject: Subject, case: Case) -> None:
     references_agree(subject, case)
 
 
-@covers("SEL-10", cases=padded_pyramids)
+@covers("SEL-10", cases=lambda subject: [*padded_pyramids(subject), *many_pyramids(subject)])
 def test_seen_in_each_level(subject: Subject, case: Case) -> None:
     """The references of a cell in two levels are as the ratios of these levels."""
     output = forward(subject, case).detach().cpu().double()

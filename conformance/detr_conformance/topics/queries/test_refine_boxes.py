@@ -30,6 +30,8 @@ def corrected_boxes(subject: Subject) -> Iterator[Case]:
     reference = references_of(subject, 2, 5, 4)
     yield refinement_case(subject, reference, "boxes")
     yield refinement_case(subject, reference, "no correction", torch.zeros(2, 5, 4))
+    yield refinement_case(subject, references_of(subject, 2, 1100, 4), "as many as published")
+    yield refinement_case(subject, references_of(subject, 17, 1, 4), "many images")
 
 
 @covers("SEL-41", cases=corrected_boxes)

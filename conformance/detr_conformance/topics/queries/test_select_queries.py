@@ -95,8 +95,15 @@ def saturated(subject: Subject) -> Iterator[Case]:
 
 
 def many_cells(subject: Subject) -> Iterator[Case]:
-    """More cells than a block has threads, and than half precision has whole numbers."""
-    yield selection_case(subject, unlike_scores(subject, 2, 2700, 2), "many cells", num_queries=301, embed=1)
+    """More cells than a block has threads, than half precision has whole numbers, and as many as a photograph has."""
+    for batch, cells, classes, queries in (
+        (2, 2700, 2, 301),
+        (1, 5003, 91, 300),
+        (1, 9001, 1, 4500),
+        (2, 22223, 3, 900),
+    ):
+        logits = unlike_scores(subject, batch, cells, classes)
+        yield selection_case(subject, logits, f"{queries} of {cells} cells", num_queries=queries, embed=1)
 
 
 @covers("SEL-32", cases=lambda subject: [*saturated(subject), *many_cells(subject)])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.detectors.cases.models import forms
+from detr_conformance.topics.detectors.cases.regimes import switched
 from detr_conformance.topics.training.checks.steps import (
     accumulation_agrees,
     gradients_agree,
@@ -23,11 +25,21 @@ PRECISE = ("float32", "float64")  # nobody trains his parameters in half precisi
 
 
 def trainings(subject: Subject) -> Iterator[Case]:
-    """The target's own model, in the first form that it has; or the two models around a sampling function."""
-    models = ("deformable_detr", "dino") if subject.operation == "ms_deform_attn" else (subject.operation,)
-    for model in models:
-        settings = {} if subject.operation == "ms_deform_attn" else next(iter(forms(subject).values()))
-        yield case_with_margins(model, subject.settings.seed, **settings)
+    """The target's own model, in every form that it has; or the two models around a sampling function."""
+    if subject.operation == "ms_deform_attn":
+        for model in ("deformable_detr", "dino"):
+            yield case_with_margins(model, subject.settings.seed)
+        return
+    for settings in trained_forms(subject):
+        yield case_with_margins(subject.operation, subject.settings.seed, **settings)
+
+
+def trained_forms(subject: Subject) -> Iterator[dict[str, Any]]:
+    """The usual forms; and DINO's switches, with denoising as usual or none."""
+    yield from forms(subject).values()
+    for name, settings in switched(subject).items():
+        if name != "looking forward once":  # pure selection does
+            yield {switch: value for switch, value in settings.items() if (switch, value) != ("denoising", "plain")}
 
 
 @covers("TRN-1", cases=trainings, dtypes=PRECISE, feature="backward", once=True, profile="training")

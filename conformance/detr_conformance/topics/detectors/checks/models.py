@@ -8,14 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detr_conformance.harness.block import expectations, forward, make, outputs, parameters_by_name, parts, seeded
+from detr_conformance.harness.block import (
+    expectations,
+    forward,
+    make,
+    outputs,
+    parameters_by_name,
+    parts,
+    run,
+    seeded,
+)
 from detr_conformance.harness.block_case import call_with, inputs_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.divergence import compared_stages
-from detr_conformance.harness.mismatch import Mismatch, expect
+from detr_conformance.harness.mismatch import Mismatch, check_form, expect
 from detr_conformance.harness.subject import Subject, explained
 
 Reached = dict[str, float]
+SMALL_PART = 0.01  # of a gradient's norm
 
 
 def stages_agree(subject: Subject, case: Case) -> None:
@@ -106,6 +116,28 @@ def expect_unreached(found: Reached, prefixes: Iterable[str], what: str) -> None
         for name, size in found.items():
             if name.startswith(prefix):
                 expect(size == 0, f"{what} reaches {name}", where=name, expected="0", got=f"{size:.3g}")
+
+
+def gradients_agree_in_norm(subject: Subject, case: Case) -> None:
+    """The output lies within its limits, and each gradient is off by a small part of its norm.
+
+    In a deep model a rounding crosses the kink of some ReLU, which changes a few elements by more than their limit, and
+    a whole tensor by little; what is detached changes much.
+    """
+    right, result = expectations(subject, case), run(subject, case)
+    subject.compare("output", result.output, right["output"].expected, right["output"].limit)
+    for name in right.keys() - {"output"}:
+        got = subject.gradient(name, result.gradients).detach().cpu().double()
+        check_form(f"grad_{name}", got, right[name].expected)
+        norm = float(right[name].expected.norm())
+        allowed = float(right[name].limit.norm()) + SMALL_PART * norm
+        off = float((got - right[name].expected).norm())
+        expect(
+            off <= allowed,
+            f"grad_{name}: its error has the norm {off:.3g}, its own norm is {norm:.3g}",
+            where=f"grad_{name}",
+            limit=f"{allowed:.3g}",
+        )
 
 
 def permuted_agrees(subject: Subject, case: Case, parameter: str) -> None:

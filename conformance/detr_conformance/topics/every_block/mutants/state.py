@@ -1,7 +1,8 @@
-"""Mutants of any block: what is kept from call to call, and what a call leaves behind (BLK-6 to BLK-8)."""
+"""Mutants of any block: what is kept from call to call, and what a call leaves behind (BLK-6 to BLK-8, BLK-26)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.topics.every_block.mutants.perceptron import Layers
 from detr_conformance.topics.positions.mutants.embeddings import SineByHand
+from detr_reference.feed_forward.config import MLPConfig
 
 
 @mutant("block-caches-by-pointer", rejects="BLK-6", operation="mlp", origin="memoised position embeddings")
@@ -97,3 +99,45 @@ class SineByPointer(SineByHand):
         if key not in self.kept:
             self.kept[key] = super().__call__(mask, **settings)
         return self.kept[key].clone()
+
+
+@mutant("block-trains-a-scale", rejects="BLK-26", operation="mlp", origin="LayerScale with an initial value of 1")
+class TrainsAScale(Layers):
+    """Multiplies the output by a parameter of ones."""
+
+    def __init__(self, config: MLPConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(config, state_dict)
+        self.scale = nn.Parameter(torch.ones(config.output_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
+
+
+@mutant("block-layers-in-a-plain-list", rejects="BLK-26", operation="mlp", origin="self.layers = [nn.Linear(...)]")
+class LayersInAPlainList(Layers):
+    """Hides its last layer from optimisers."""
+
+    def __init__(self, config: MLPConfig, state_dict: Mapping[str, Tensor] | None = None) -> None:
+        self.hidden: list[nn.Linear] = []
+        super().__init__(config, state_dict)
+        self.hidden.append(self.linears[-1])
+        del self.layers[-1]
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        return [*super().linears, *self.hidden]
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        own = enumerate(self.linears)
+        return {f"layers.{i}.{name}": t for i, layer in own for name, t in layer.named_parameters()}
+
+
+@mutant("block-freezes-after-a-call", rejects="BLK-26", operation="mlp", origin="requires_grad_(False) left behind")
+class FreezesAfterACall(Layers):
+    """Freezes its first bias in the first training call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = super().forward(x)
+        if self.training:
+            self.linears[0].bias.requires_grad_(False)
+        return output

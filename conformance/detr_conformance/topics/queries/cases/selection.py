@@ -17,6 +17,8 @@ from detr_conformance.topics.positions.cases import rectangles
 
 Size = tuple[int, int]  # (rows, columns)
 PYRAMID: tuple[Size, ...] = ((4, 6), (2, 3), (1, 2))
+PUBLISHED: tuple[Size, ...] = ((100, 167), (50, 84), (25, 42), (13, 21))  # 22,223 cells of an image of 800 x 1333
+DEEP: tuple[Size, ...] = ((5, 7), (4, 6), (3, 5), (2, 4), (2, 3), (1, 2), (1, 1))
 
 
 # -- references -----------------------------------------------------------------------------------------------
@@ -37,6 +39,15 @@ def padded_pyramids(subject: Subject) -> Iterator[Case]:
     yield reference_case(subject, ((2, 1), (3, 5)), unlike_ratios(subject, 3, 2), "the larger level last").laid_out(
         "offset"
     )
+
+
+def many_pyramids(subject: Subject) -> Iterator[Case]:
+    """Four levels and more, each with ratios of its own; many images; as many cells as a photograph has."""
+    for levels in (4, 5, 7):
+        ratios = unlike_ratios(subject, 2, levels, "many levels")
+        yield reference_case(subject, DEEP[:levels], ratios, f"{levels} levels")
+    yield reference_case(subject, PYRAMID, unlike_ratios(subject, 33, 3), "33 images")
+    yield reference_case(subject, PUBLISHED, unlike_ratios(subject, 2, 4), "as many cells as published")
 
 
 def representative_encoder_reference_points(subject: Subject) -> list[Case]:
@@ -90,6 +101,14 @@ def large_levels(subject: Subject) -> Iterator[Case]:
 def many_levels(subject: Subject) -> Iterator[Case]:
     shapes = ((2, 3), (1, 2), (2, 1), (1, 1), (3, 2), (2, 3), (1, 2))
     yield proposal_case(subject, shapes, (shapes, [(1, 1)] * 7), "seven levels")
+
+
+def many_cells(subject: Subject) -> Iterator[Case]:
+    """As many cells as a photograph has, and a level more."""
+    full, part = [(h, w) for h, w in PUBLISHED], [(h * 3 // 4, w - 1) for h, w in PUBLISHED]
+    yield proposal_case(subject, PUBLISHED, (part, full), "as many cells as published", embed=2)
+    deep = [(max(1, h - 1), w) for h, w in DEEP]
+    yield proposal_case(subject, DEEP, (deep, DEEP, deep, deep, DEEP), "seven levels of five images")
 
 
 def representative_encoder_proposals(subject: Subject) -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from detr_conformance.harness.block_case import parameters_of, with_parameters
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
-from detr_conformance.topics.queries.cases.decoder import LONG, DecoderStructure, decoder_case
+from detr_conformance.topics.queries.cases.decoder import LONG, SMOOTH, DecoderStructure, decoder_case
 
 
 def silenced(case: Case, *ends: str) -> Case:
@@ -83,3 +84,39 @@ def fine_boxes(subject: Subject) -> Case:
     memory[:, : height * width] = memory[:, :1] * (1 - 2 * (column % 2))[:, None]
     case = case.having(reference_points=boxes, memory=memory)
     return with_parameters(case, bbox_embed__0__layers__2__bias=torch.full((4,), 0.25))
+
+
+LEVELS = ((6, 9), (4, 7), (3, 5), (2, 3), (2, 2), (1, 2), (1, 1))
+
+
+def many_levels(subject: Subject) -> Iterator[Case]:
+    """Four levels, fewer and more, each with ratios of its own; of several images, one of which fills all maps."""
+    for number in (1, 3, 4, 5, 7):
+        levels = LEVELS[:number]
+        narrow, low = [(h, max(1, w - 1)) for h, w in levels], [(max(1, h - 1), w) for h, w in levels]
+        valid = (tuple(narrow), levels, tuple(low))
+        s = replace(DecoderStructure(), levels=levels, valid=valid, layers=1, points=1 + number % 3)
+        yield decoder_case(subject, s, note=f"{number} levels")
+
+
+def as_deep_as_published(subject: Subject) -> Iterator[Case]:
+    """Six layers that read four levels."""
+    levels, valid = (*SMOOTH.levels, (3, 4), (2, 3)), tuple((*image, (3, 3), (2, 2)) for image in SMOOTH.valid)
+    yield decoder_case(subject, replace(SMOOTH, levels=levels, valid=valid, layers=6), note="six layers", smooth=True)
+
+
+def published(subject: Subject) -> Case:
+    """Widths, heads, points and levels as published, in a layer, and more queries than a block has threads."""
+    levels = ((20, 33), (10, 17), (5, 9), (3, 5))
+    s = DecoderStructure(
+        levels=levels,
+        valid=(levels, ((15, 33), (8, 17), (4, 9), (3, 5))),
+        queries=270,
+        heads=8,
+        channels=32,
+        points=4,
+        layers=1,
+        hidden=64,
+        classes=80,
+    )
+    return decoder_case(subject, s, note="widths as published")

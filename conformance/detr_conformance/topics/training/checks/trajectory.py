@@ -36,6 +36,9 @@ LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 2e-3, 1e-4, 0.1
 # Roundings this much larger than float32's, so that a kink which a right implementation might cross is crossed here,
 # and how many of such runs' largest deviations an implementation may be off.
 AMPLIFIED, RUNS, DEVIATIONS = 8.0, 2, 2.0
+# Cells without a proposal hold equal numbers, and so equal roundings, which add up where the first stage learns from
+# all cells: so many roundings of a gradient's norm.
+OF_EQUAL_CELLS = 32
 MARGIN = 1e-3  # between the scores of neighbours in the order of selection
 COMPARED = 0.7  # of the steps at least
 SHARP, SHARP_SHARE = 3e-3, 0.9  # limits relative to the gradient's norm: so small, for so many parameters and steps
@@ -175,8 +178,9 @@ def _step(case: Case, number: int, module: nn.Module, learned: Mapping[str, nn.P
         hook.remove()
     pairs = assignments(model, outputs, batch)
     right = gradients_of(model, outputs, batch, pairs, learned)
+    all_cells = "enc_logits" in outputs and outputs["enc_logits"].shape[1] > config.num_queries
     loss_limits, gradient_limits = _limits(
-        case, number, right, lambda: gradients_of(model, predict(), batch, pairs, learned)
+        case, number, right, lambda: gradients_of(model, predict(), batch, pairs, learned), all_cells
     )
     return Step(
         number,
@@ -218,12 +222,13 @@ class AmplifiedRounding(RandomRounding):
 
 
 def _limits(
-    case: Case, number: int, right: Found, run: Callable[[], Found]
+    case: Case, number: int, right: Found, run: Callable[[], Found], all_cells: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
     """DEVIATIONS times the largest deviation under amplified roundings, and two roundings of the result itself."""
     unit = torch.finfo(torch.float32).eps
     losses = {name: unit * float(loss.abs()) for name, loss in right.losses.items()}
-    norms = {name: unit * float(g.norm()) for name, g in right.gradients.items() if g is not None}
+    of_norm = unit * (OF_EQUAL_CELLS if all_cells else 1)
+    norms = {name: of_norm * float(g.norm()) for name, g in right.gradients.items() if g is not None}
     widest_loss, widest = dict.fromkeys(losses, 0.0), dict.fromkeys(norms, 0.0)
     for index in range(RUNS):
         generator = torch.Generator().manual_seed(mixed_seed(case.options["seed"], number, index) >> 8)

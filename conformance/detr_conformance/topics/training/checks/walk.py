@@ -25,6 +25,7 @@ from detr_conformance.topics.training.checks.losses import losses_of, total_of
 from detr_conformance.topics.training.checks.trajectory import Found, Step, trajectory
 
 Parts = dict[str, tuple[Tensor, ...]]
+REMEMBERED = 6  # walks: of every form of a model
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def walk(subject: Subject, case: Case) -> Walk:
         if implementation is subject.implementation and tuple(known) == key:
             return found
     found = _walked(subject, case)
-    _last[:] = [*_last[-3:], (subject.implementation, *key, found)]
+    _last[:] = [*_last[1 - REMEMBERED :], (subject.implementation, *key, found)]
     return found
 
 

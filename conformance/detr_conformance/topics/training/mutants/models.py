@@ -132,3 +132,41 @@ class ForgetsInForward(DINOLoaded):
         if self.training:
             self.zero_grad()
         return super().forward(*given, **named)
+
+
+@mutant(
+    "training-refined-heads-slow", rejects="TRN-2", operation=DEFORMABLE, origin="a rate of heads left in the graph"
+)
+class RefinedHeadsSlow(DeformableInSteps):
+    """Gives the box heads of refinement a tenth of their gradients while training."""
+
+    def changed(self) -> None:
+        if self.config.box_refinement:
+            for head in self.bbox_embed:
+                head.register_forward_hook(lambda m, given, delta: self._slowed(delta))
+
+    def _slowed(self, delta: Tensor) -> Tensor:
+        return 0.1 * delta + 0.9 * delta.detach() if self.training else delta
+
+
+@mutant(
+    "training-first-stage-of-selected", rejects="TRN-3", operation=DEFORMABLE, origin="a loss of matched cells alone"
+)
+class ProposalsDetached(DeformableInSteps):
+    """Trains no box head of the first stage while training."""
+
+    def returned(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.training and "enc_boxes" in found:
+            return found | {"enc_boxes": found["enc_boxes"].detach()}
+        return found
+
+
+@mutant("training-learned-boxes-frozen", rejects="TRN-3", operation=DINO_OP, origin="anchors frozen, as detrex can")
+class LearnedBoxesFrozen(DINOLoaded):
+    """Does not train the boxes of static selection while training."""
+
+    def changed(self) -> None:
+        def hook(decoder: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (*given[:2], given[2].detach(), *given[3:]) if decoder.training else given
+
+        self.transformer.decoder.register_forward_pre_hook(hook)
