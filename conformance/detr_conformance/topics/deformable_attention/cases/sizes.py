@@ -54,10 +54,13 @@ def _structure(row: Row, number: int, seed: int) -> Structure:
 def maps_of(kind: str, count: int) -> tuple[tuple[int, int], ...]:
     """So many levels: fewer than 100 cells or more than 5,000 in all; of even, odd or great width."""
     if kind.startswith("few"):
-        odd = kind == "few odd"
-        return tuple((1 + level % 3, (3, 1, 3)[level % 3] if odd else (2, 4, 2)[level % 3]) for level in range(count))
+        return few_cells(count, odd=kind == "few odd")
     first = {"many even": (70, 74), "many odd": (73, 71), "many wide": (5, 1031)}[kind]
     return (first, *((2 + level % 4, 9 - level % 5) for level in range(count - 1)))
+
+
+def few_cells(count: int, odd: bool) -> tuple[tuple[int, int], ...]:
+    return tuple((1 + level % 3, (3, 1, 3)[level % 3] if odd else (2, 4, 2)[level % 3]) for level in range(count))
 
 
 def _cost(row: Row) -> float:
