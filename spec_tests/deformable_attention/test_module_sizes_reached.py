@@ -1,4 +1,4 @@
-"""The regimes of the module's sizes are entered: every pair of classes and switches, wide modules, an encoder's call."""
+"""The regimes of the module's sizes are entered: every pair of classes, wide modules, an encoder's call."""
 
 from __future__ import annotations
 
@@ -70,4 +70,4 @@ def test_no_sample_of_any_row_is_near_a_kink() -> None:
 def test_an_encoders_call_has_more_cells_than_a_chunk() -> None:
     s = ENCODER.structure
     assert s.queries == s.cells > 2 * 1024
-    assert ENCODER.encoder and s.masked and s.embed == 256 and len(s.levels) == 4
+    assert (ENCODER.encoder, s.masked, s.embed, len(s.levels)) == (True, True, 256, 4)

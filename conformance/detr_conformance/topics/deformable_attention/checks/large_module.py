@@ -23,7 +23,7 @@ def judge_large_module(subject: Subject, case: Case, most: int = 24) -> None:
     """Output and gradients of a large call lie within their limits, as far as the head of this file says."""
     queries = case["query"].shape[1]
     chosen = telling_queries(queries, most, case.note)
-    right = expectations(subject, _of_queries(case, chosen), backward=subject.backward)
+    right = expectations(subject, _of_queries(case, chosen), backward=subject.backward).copy()
     output = right.pop("output")
     if not subject.backward:
         _compare(subject, "output", forward(subject, case)[:, chosen], output)
