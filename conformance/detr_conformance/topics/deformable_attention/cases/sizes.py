@@ -36,7 +36,7 @@ def rows() -> tuple[list[Row], list[Pair]]:
 
 
 def covering_structures(seed: int = 0) -> list[Structure]:
-    """A structure for each row of the array; in every third one as many queries as cells, as in an encoder."""
+    """A structure for each row of the array."""
     return [_structure(row, number, seed) for number, row in enumerate(rows()[0])]
 
 
@@ -46,9 +46,7 @@ def _structure(row: Row, number: int, seed: int) -> Structure:
         for name, members in CLASSES.items()
     }
     levels = maps_of(row["maps"], sizes.pop("levels"))
-    made = Structure(levels, **sizes)
-    encoder = number % 3 == 0 and row["maps"].startswith("few") and made.queries > 30
-    return replace(made, queries=made.cells) if encoder else made
+    return Structure(levels, **sizes)
 
 
 def maps_of(kind: str, count: int) -> tuple[tuple[int, int], ...]:
@@ -75,8 +73,14 @@ SMALL = Structure(((3, 4), (2, 2)), batch=1, queries=3, heads=2, channels=3, poi
 
 
 def counts_around_powers(turn: int) -> list[Structure]:
-    """Batches and queries below, above or between powers of two, one at a time; `turn` says which of the three."""
-    return [*_around(turn, "batch", "queries")]
+    """Batches, queries, and queries that are the cells, below, above or between powers of two; `turn` says which."""
+    return [*_around(turn, "batch", "queries"), *(encoder(_near("cells", power, turn)) for power in range(4, 13))]
+
+
+def encoder(cells: int) -> Structure:
+    """As many queries as cells, in a level of seven rows and another of one."""
+    columns = (cells - 1) // 7
+    return replace(SMALL, levels=((7, columns), (1, cells - 7 * columns)), queries=cells, batch=2)
 
 
 def sizes_around_powers(turn: int) -> list[Structure]:
@@ -109,5 +113,5 @@ PRODUCTION = (
     Structure((*PYRAMID, (4, 5)), batch=4, queries=1_030, heads=8, channels=32, points=9),
     Structure(PYRAMID, batch=4, queries=1_029, heads=9, channels=68, points=4),
 )
-# More than 2^17 queries and heads, in a call that is cheap all the same.
-LONG = Structure(((9, 10), (5, 5)), batch=1, queries=22_223, heads=8, channels=4, points=1)
+# The cells of an encoder: more than 2^17 queries and heads, in a call that is cheap all the same.
+LONG = Structure(((100, 167), (50, 84), (25, 42), (13, 21)), batch=1, queries=22_223, heads=8, channels=4, points=1)
