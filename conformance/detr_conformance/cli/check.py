@@ -45,6 +45,7 @@ PROFILES = ("smoke", "standard", "thorough", "training")
     metavar="CASE_FILE",
     help="Run only this saved case, one that failed before.",
 )
+@click.option("--coverage", is_flag=True, help="Show which sizes, and pairs of sizes, the calls of the run reached.")
 @click.option(
     "--cases-dir",
     type=click.Path(file_okay=False),
@@ -70,6 +71,7 @@ def check(
     junit_file: str | None,
     html_file: str | None,
     replay: str | None,
+    coverage: bool,
     cases_dir: str,
     curves: str | None,
 ) -> None:
@@ -104,4 +106,4 @@ def check(
     if seed is None:
         seed = random.SystemRandom().randrange(1 << 31) if profile == "thorough" else 0
     selection = Selection(operation, profile, device, dtype, seed, jobs, cases_dir, replay)
-    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves)))
+    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))

@@ -56,7 +56,15 @@ def verdict_line(report: Report) -> Text:
     }[verdict]
     seconds = report["times"]["seconds"]
     took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
-    return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took)
+    silent = _not_judged(report) if verdict != "error" else ""
+    return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took, silent)
+
+
+def _not_judged(report: Report) -> str:
+    """What the target claims of an operation, and no test asks of it."""
+    silent = report.get("claimed_and_not_judged") or {}
+    told = "; ".join(f"{feature} of {', '.join(operations)}" for feature, operations in silent.items())
+    return f"; claimed and not judged: {told}" if told else ""
 
 
 def _counts(report: Report) -> str:

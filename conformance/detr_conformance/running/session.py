@@ -179,6 +179,7 @@ class Session:
             "operation": parameter.operation,
             "device": parameter.device,
             "dtype": parameter.dtype,
+            "feature": test.feature,
             "outcome": "pass",
             "worst_error_ratio": None,
             "mismatches": None,
@@ -193,6 +194,7 @@ class Session:
                 "cases": subject.cases,
                 "worst_error_ratio": _rounded(ratio),
                 "mismatches": None if subject.exact is None else 0,
+                "reached": subject.reached.rows(),
             }
         if parameter.absent:
             return Outcome(event | {"outcome": "not-provided", "message": parameter.absent})
