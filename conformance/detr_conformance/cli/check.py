@@ -8,7 +8,7 @@ from detr_conformance.cli.completion import TargetName
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.target import DTYPES
 
-PROFILES = ("smoke", "standard", "thorough", "training")
+PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
 
 
 @click.command(short_help="Does an implementation agree with the spec?")
@@ -19,7 +19,7 @@ PROFILES = ("smoke", "standard", "thorough", "training")
     type=click.Choice(PROFILES),
     default="standard",
     show_default=True,
-    help="How much to try; training follows the reference's training instead, see above.",
+    help="How much to try; full-size and training run tests of their own instead, see above.",
 )
 @click.option("--device", help="Only this device, such as cuda; it must be one that the target claims.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Only this dtype.")
@@ -87,6 +87,9 @@ def check(
     about the models detr, deformable_detr and dino. The report says at which step and parameter a target parts.
     With --curves, target and reference also train freely, and both curves are drawn: they part for rounding alone,
     so they are no part of the verdict.
+
+    The profile full-size, too, runs tests of its own: the calls of published models and every two sizes up to the
+    largest, of ms_deform_attn and ms_deform_attn_module, in every claimed dtype. It takes minutes to hours.
 
     \b
     Exit status

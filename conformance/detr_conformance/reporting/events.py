@@ -3,7 +3,8 @@
 The pytest plugin appends one JSON object a line to the file named by `--detr-events`:
 
     start      target {name, version}, environment {...},
-               target_info {provides, dtypes, devices, features, variants, deviations: absolute path or null}
+               target_info {provides, dtypes, devices, features, variants, sizes_left_out,
+               deviations: absolute path or null}
     error      message     no verdict is possible: the target does not load, its device is absent, ...
     collected  tests       how many will run
     running    test, clauses

@@ -52,6 +52,7 @@ def build_report(
         "clauses": assessed,
         "claimed_and_not_judged": claimed_and_not_judged(said, selection),
         "reached": reached_sizes(said.results),
+        "sizes_left_out": said.info.get("sizes_left_out", []),
         "times": {
             "seconds": said.seconds,
             "tests": {result["test"]: result.get("seconds") for result in _by_test(said.results)},

@@ -22,5 +22,5 @@ class Selection:
 
 def replay_command(target: str, case_file: str, profile: str = "standard") -> str:
     """What a user types to run one failing case again; a profile with tests of its own has to be named."""
-    named = ["--profile", profile] if profile == "training" else []
+    named = ["--profile", profile] if profile in ("full-size", "training") else []
     return shlex.join(["detr-spec", "check", target, *named, "--replay", case_file])

@@ -26,6 +26,9 @@ def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) 
     _print_chapters(console, report, chapters)
     for line in _silent_lines(report):
         console.print(line)
+    if report["environment"].get("profile") == "full-size":
+        left_out = "; ".join(report.get("sizes_left_out") or ["none"])
+        console.print(Text(f"pairs of sizes that no call may have, as it would be too large: {left_out}", style="dim"))
     print_failures(console, report, clauses)
     _print_deviations(console, report)
     console.print()

@@ -12,6 +12,7 @@ from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.module_sizes import (
     ENCODER,
     covering_modules,
+    on_small_maps,
     smallest_margin,
     steady_case,
     steady_cases,
@@ -33,7 +34,7 @@ ROWS = {
 def modules_together(subject: Subject) -> LazyCases:
     made = covering_modules(subject.settings.seed)
     if subject.torch_dtype.itemsize == 2:
-        made = [each for each in made if max(max(level) for level in each.structure.levels) < 40]
+        made = on_small_maps(made)
     return steady_cases(subject, made[ROWS[subject.dtype]], "sizes of the module together")
 
 

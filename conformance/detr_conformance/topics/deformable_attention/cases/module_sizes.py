@@ -41,6 +41,7 @@ SWITCHES: Mapping[str, tuple[bool | int, ...]] = {
 }
 MANY = {"many even": (32, 34), "many odd": (33, 35), "many wide": (2, 519)}  # the first level; the core has larger ones
 CAP = 1 << 17  # numbers of a row: sampled ones, tokens; eight parameters weigh as much
+FULL_CAP = 1 << 20  # of the profile full-size; here no pair is left out
 BOX = 0.4  # the side of a reference box, as a share of the map
 
 
@@ -76,6 +77,11 @@ def steady_case(subject: Subject, made: ModuleRow, *seed: object, note: str) -> 
 
 def steady_cases(subject: Subject, made: list[ModuleRow], note: str) -> LazyCases:
     return LazyCases([partial(steady_case, subject, each, note=note) for each in made])
+
+
+def on_small_maps(made: list[ModuleRow]) -> list[ModuleRow]:
+    """Those on which places between cells can be told in half dtypes."""
+    return [each for each in made if max(max(level) for level in each.structure.levels) < 40]
 
 
 def _made(row: Row, number: int, seed: int) -> ModuleRow:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import prod
+from typing import Any
 
 from detr_conformance.harness.case import mixed_seed
 from detr_conformance.harness.covering import Pair, Row, covering_rows
@@ -28,32 +29,64 @@ MAPS = ("few even", "few odd", "many even", "many odd", "many wide")  # cells of
 CAP = 1 << 20  # sampled numbers of a row, B Q M L P D; four of them weigh as much as a number of the value
 
 
+# The same and larger ones, for the profile full-size.
+FULL_CLASSES: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    **CLASSES,
+    "queries": (*CLASSES["queries"], (4095, 4097, 5000), (16_383, 16_385, 22_223)),
+    "channels": (*CLASSES["channels"], (255, 256, 257)),
+    "points": (*CLASSES["points"], (31, 32, 33)),
+}
+FULL_MAPS = (*MAPS, "most even", "most odd", "most wide")
+FULL_CAP = 1 << 26
+
+
 @cache
-def rows() -> tuple[list[Row], list[Pair]]:
+def rows(full: bool = False) -> tuple[list[Row], list[Pair]]:
     """The covering array over the numbers of classes, and the pairs that no row can hold."""
-    factors = {name: tuple(range(len(members))) for name, members in CLASSES.items()} | {"maps": MAPS}
-    return covering_rows(factors, _cost, CAP)
+    classes, maps, cap = (FULL_CLASSES, FULL_MAPS, FULL_CAP) if full else (CLASSES, MAPS, CAP)
+    factors = {name: tuple(range(len(members))) for name, members in classes.items()} | {"maps": maps}
+    return covering_rows(factors, partial(_cost, classes), cap)
 
 
-def covering_structures(seed: int = 0) -> list[Structure]:
+def covering_structures(seed: int = 0, full: bool = False) -> list[Structure]:
     """A structure for each row of the array."""
-    return [_structure(row, number, seed) for number, row in enumerate(rows()[0])]
+    classes = FULL_CLASSES if full else CLASSES
+    return [_structure(classes, row, number, seed) for number, row in enumerate(rows(full)[0])]
 
 
-def _structure(row: Row, number: int, seed: int) -> Structure:
+def pairs_left_out() -> list[str]:
+    """Of the largest array, in words."""
+    return [" with ".join(f"{name} {_words(name, value)}" for name, value in pair) for pair in rows(full=True)[1]]
+
+
+def _words(name: str, value: Any) -> str:
+    return value if name == "maps" else f"of {FULL_CLASSES[name][value][0]} to {FULL_CLASSES[name][value][-1]}"
+
+
+def _structure(classes: Mapping[str, tuple[tuple[int, ...], ...]], row: Row, number: int, seed: int) -> Structure:
     sizes = {
         name: members[row[name]][mixed_seed("size", name, number, seed) % len(members[row[name]])]
-        for name, members in CLASSES.items()
+        for name, members in classes.items()
     }
     levels = maps_of(row["maps"], sizes.pop("levels"))
     return Structure(levels, **sizes)
+
+
+FIRST = {
+    "many even": (70, 74),
+    "many odd": (73, 71),
+    "many wide": (5, 1031),
+    "most even": (160, 256),
+    "most odd": (183, 211),
+    "most wide": (9, 4099),
+}
 
 
 def maps_of(kind: str, count: int) -> tuple[tuple[int, int], ...]:
     """So many levels: fewer than 100 cells or more than 5,000 in all; of even, odd or great width."""
     if kind.startswith("few"):
         return few_cells(count, odd=kind == "few odd")
-    first = {"many even": (70, 74), "many odd": (73, 71), "many wide": (5, 1031)}[kind]
+    first = FIRST[kind]
     return (first, *((2 + level % 4, 9 - level % 5) for level in range(count - 1)))
 
 
@@ -61,11 +94,14 @@ def few_cells(count: int, odd: bool) -> tuple[tuple[int, int], ...]:
     return tuple((1 + level % 3, (3, 1, 3)[level % 3] if odd else (2, 4, 2)[level % 3]) for level in range(count))
 
 
-def _cost(row: Row) -> float:
-    largest = {name: max(members[row[name]]) for name, members in CLASSES.items()}
-    cells = 100 if row["maps"].startswith("few") else 5_500
+def _cost(classes: Mapping[str, tuple[tuple[int, ...], ...]], row: Row) -> float:
+    largest = {name: max(members[row[name]]) for name, members in classes.items()}
+    cells = {"few": 100, "many": 5_500, "most": 41_500}[row["maps"].partition(" ")[0]]
     value = largest["batch"] * cells * largest["heads"] * largest["channels"]
-    return max(prod(largest.values()), value / 4)
+    if classes is CLASSES:
+        return max(prod(largest.values()), value / 4)
+    samples = prod(largest.values()) / largest["channels"]
+    return max(prod(largest.values()), 4 * value, 8 * samples)  # of which there are several copies in float64
 
 
 POWERS = {"batch": 12, "queries": 12, "heads": 8, "channels": 11, "points": 8}
