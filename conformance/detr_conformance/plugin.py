@@ -35,9 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--detr-profile",
-        choices=("smoke", "standard", "thorough", "training"),
+        choices=("smoke", "standard", "thorough", "full-size", "training"),
         default="standard",
-        help="how many cases; thorough is random, training runs tests of its own",
+        help="how many cases; thorough is random, full-size and training run tests of their own",
     )
     group.addoption("--detr-device", metavar="D", help="run on this device only")
     group.addoption("--detr-dtype", metavar="T", help="run in this dtype only")

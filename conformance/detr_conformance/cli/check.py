@@ -8,7 +8,7 @@ from detr_conformance.cli.completion import TargetName
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.target import DTYPES
 
-PROFILES = ("smoke", "standard", "thorough", "training")
+PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
 
 
 @click.command(short_help="Does an implementation agree with the spec?")
@@ -19,7 +19,7 @@ PROFILES = ("smoke", "standard", "thorough", "training")
     type=click.Choice(PROFILES),
     default="standard",
     show_default=True,
-    help="How much to try; training follows the reference's training instead, see above.",
+    help="How much to try; full-size and training run tests of their own instead, see above.",
 )
 @click.option("--device", help="Only this device, such as cuda; it must be one that the target claims.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Only this dtype.")
@@ -66,6 +66,7 @@ PROFILES = ("smoke", "standard", "thorough", "training")
     metavar="CASE_FILE",
     help="Run only this saved case, one that failed before.",
 )
+@click.option("--coverage", is_flag=True, help="Show which sizes, and pairs of sizes, the calls of the run reached.")
 @click.option(
     "--cases-dir",
     type=click.Path(file_okay=False),
@@ -94,6 +95,7 @@ def check(
     junit_file: str | None,
     html_file: str | None,
     replay: str | None,
+    coverage: bool,
     cases_dir: str,
     curves: str | None,
 ) -> None:
@@ -109,6 +111,9 @@ def check(
     about the models detr, deformable_detr and dino. The report says at which step and parameter a target parts.
     With --curves, target and reference also train freely, and both curves are drawn: they part for rounding alone,
     so they are no part of the verdict.
+
+    The profile full-size, too, runs tests of its own: the calls of published models and every two sizes up to the
+    largest, of ms_deform_attn and ms_deform_attn_module, in every claimed dtype. It takes minutes to hours.
 
     \b
     Exit status
@@ -131,4 +136,4 @@ def check(
         *(operation, profile, device, dtype, seed, jobs, cases_dir, replay),
         *(isolate, time_limit, memory_limit or 0.0),
     )
-    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves)))
+    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))

@@ -97,7 +97,7 @@ def calling(subject: Subject, made: Callable[..., Any], case: Case) -> tuple[Sub
     inputs = inputs_of(subject.operation, case)
     names = tuple(inputs)
     bound = subject.replacing(lambda *values: call_with(subject.operation, made, dict(zip(names, values, strict=True))))
-    bound.shapes = case.shapes
+    bound.shapes, bound.configuration = case.shapes, case.options
     return bound, replace(case, tensors={**inputs, "grad_output": case["grad_output"]})
 
 

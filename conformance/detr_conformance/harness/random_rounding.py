@@ -120,16 +120,22 @@ def spread(
             require(off.isfinite().all(), f"{name} of the reference overflows in {result.dtype}")
             total[name] += off.square()
     found = {name: (square / runs).sqrt() for name, square in total.items()}
-    return {name: torch.maximum(rms, SMOOTHING * _usual(rms)) for name, rms in found.items()}
+    return {name: _smoothed(rms) for name, rms in found.items()}
 
 
 SMOOTHING = 0.6
 OUTLIER = 10.0
 
 
-def _usual(rms: Tensor) -> Tensor:
-    """The mean without the weight of ill-conditioned elements, which may be off by anything."""
-    spread_at_all = rms[rms > 0]
-    if not spread_at_all.numel():
-        return torch.zeros((), dtype=rms.dtype)
-    return rms.clamp(max=OUTLIER * spread_at_all.median()).mean()
+def _smoothed(rms: Tensor) -> Tensor:
+    """No element far below what is usual: among those that roundings reach at all, and, for the others, in the tensor.
+
+    A gradient may be zero nearly everywhere; these zeros say nothing of how far the rest may be off.
+    """
+    reached = rms > 0
+    if not reached.any():
+        return rms
+    # Without the weight of ill-conditioned elements, which may be off by anything.
+    clamped = rms.clamp(max=OUTLIER * rms[reached].median())
+    usual = torch.where(reached, clamped[reached].mean(), clamped.mean())
+    return torch.maximum(rms, SMOOTHING * usual)

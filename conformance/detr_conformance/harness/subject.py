@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detr_conformance.evidence.reached import Reached
 from detr_conformance.harness.case import TORCH_DTYPES, Case, lay_out
 from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
 from detr_conformance.harness.packing import Shapes, packed, unpacked
@@ -53,6 +54,8 @@ class Subject:
         worst_ratio: largest error over its limit so far; None until something was compared with a limit.
         exact: how many results were compared exactly; None if none.
         cases: how many cases were checked.
+        reached: sizes of the calls that the implementation received.
+        configuration: of the module that is called, as a case's options say it.
     """
 
     operation: str
@@ -66,6 +69,8 @@ class Subject:
     worst_ratio: float | None = None
     exact: int | None = None
     cases: int = 0
+    reached: Reached = field(default_factory=Reached)
+    configuration: Mapping[str, str] = field(default_factory=dict)
     shapes: Shapes | None = None  # of the outputs of the case in hand, where there are several
     raw: Any = None  # what the last call returned
     _held: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -113,6 +118,7 @@ class Subject:
     def call(self, arguments: dict[str, Tensor]) -> Tensor:
         """Calls the implementation on poisoned memory; afterwards every argument must be what it was, byte for byte,
         and the results of earlier calls of the case too. Several outputs come back as one, see `packing`."""
+        self.reached.count(self.operation, arguments, self.configuration)
         private = {name: tensor.detach().clone() for name, tensor in arguments.items()}
         poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)
         with explained("the call"), _modes_restored():

@@ -14,8 +14,8 @@ from detr_conformance.target import DTYPES
 
 ALL = ("float64", "float32", "float16", "bfloat16")
 HALF = ("float16", "bfloat16")
-OWN_TESTS = ("training",)  # profiles that run tests of their own, and those alone
-EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200, "training": 16}
+OWN_TESTS = ("full-size", "training")  # profiles that run tests of their own, and those alone
+EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200, "full-size": 16, "training": 16}
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 The pytest plugin appends one JSON object a line to the file named by `--detr-events`:
 
     start      target {name, version}, environment {...},
-               target_info {provides, dtypes, devices, features, variants, deviations: absolute path or null}
+               target_info {provides, dtypes, devices, features, variants, sizes_left_out,
+               deviations: absolute path or null}
     error      message     no verdict is possible: the target does not load, its device is absent, ...
     collected  tests       how many will run
     running    test, clauses
-    result     test, clauses, operation, device, dtype, outcome, worst_error_ratio, mismatches, cases,
-               message, failure {where, expected, got, limit, count, detail} or null, case_file, seconds
+    result     test, clauses, operation, device, dtype, feature, outcome, worst_error_ratio, mismatches, cases,
+               reached [{sizes, backward, calls}], message,
+               failure {where, expected, got, limit, count, detail} or null, case_file, seconds
     finish     exit, seconds   the exit status of pytest
 
 `outcome` is pass, fail, not-provided, not-exercised, or error (the suite itself failed). The reader adds

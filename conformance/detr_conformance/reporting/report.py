@@ -13,6 +13,7 @@ from detr_conformance.operations import TRAINING_CHAPTER
 from detr_conformance.reporting.assess import assess_clause, unexercised_clause
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Digest, Event, digest
+from detr_conformance.reporting.reached import claimed_and_not_judged, reached_sizes
 from detr_conformance.reporting.selection import Selection
 
 SCHEMA_VERSION = 1
@@ -49,6 +50,9 @@ def build_report(
         "verdict": verdict,
         "message": message,
         "clauses": assessed,
+        "claimed_and_not_judged": claimed_and_not_judged(said, selection),
+        "reached": reached_sizes(said.results),
+        "sizes_left_out": said.info.get("sizes_left_out", []),
         "times": {
             "seconds": said.seconds,
             "tests": {result["test"]: result.get("seconds") for result in _by_test(said.results)},

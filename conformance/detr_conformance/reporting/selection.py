@@ -27,6 +27,6 @@ class Selection:
 
 def replay_command(target: str, case_file: str, selection: Selection) -> str:
     """What a user types to run one failing case again; a profile with tests of its own has to be named."""
-    named = ["--profile", selection.profile] if selection.profile == "training" else []
+    named = ["--profile", selection.profile] if selection.profile in ("full-size", "training") else []
     apart = ["--isolate"] if selection.isolate else []
     return shlex.join(["detr-spec", "check", target, *named, *apart, "--replay", case_file])

@@ -26,6 +26,9 @@ def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) 
     _print_chapters(console, report, chapters)
     for line in _silent_lines(report):
         console.print(line)
+    if report["environment"].get("profile") == "full-size":
+        left_out = "; ".join(report.get("sizes_left_out") or ["none"])
+        console.print(Text(f"pairs of sizes that no call may have, as it would be too large: {left_out}", style="dim"))
     print_failures(console, report, clauses)
     _print_deviations(console, report)
     console.print()
@@ -56,7 +59,15 @@ def verdict_line(report: Report) -> Text:
     }[verdict]
     seconds = report["times"]["seconds"]
     took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
-    return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took)
+    silent = _not_judged(report) if verdict != "error" else ""
+    return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took, silent)
+
+
+def _not_judged(report: Report) -> str:
+    """What the target claims of an operation, and no test asks of it."""
+    silent = report.get("claimed_and_not_judged") or {}
+    told = "; ".join(f"{feature} of {', '.join(operations)}" for feature, operations in silent.items())
+    return f"; claimed and not judged: {told}" if told else ""
 
 
 def _counts(report: Report) -> str:

@@ -25,6 +25,7 @@ from detr_conformance.reporting.progress import LiveProgress
 from detr_conformance.reporting.report import Report, build_report, combine, exit_code, worst_verdict
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import print_report, print_summary
+from detr_conformance.reporting.terminal_reached import print_reached
 from detr_conformance.reporting.web_page import web_page
 from detr_conformance.running.loaders import resolve_names
 from detr_conformance.running.placing import load
@@ -45,6 +46,7 @@ class Outputs:
     junit: str | None
     html: str | None
     curves: str | None = None
+    coverage: bool = False  # of the terminal's report
 
 
 def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
@@ -59,6 +61,8 @@ def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
         _refuse_curves(target)
     runs = _run_all(target, selection, chapters)
     reports = [report for report, _ in runs]
+    for report in reports if outputs.coverage else ():
+        print_reached(report_console(), report)
     try:
         _write(runs, reports, chapters, outputs)
         if outputs.curves and reports[0]["clauses"]:

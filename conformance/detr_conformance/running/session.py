@@ -31,6 +31,7 @@ from detr_conformance.running.placing import load
 from detr_conformance.running.trial import exempt
 from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target, TargetError
+from detr_conformance.topics.deformable_attention.cases.sizes import pairs_left_out
 
 if TYPE_CHECKING:
     import pytest
@@ -180,6 +181,7 @@ class Session:
             "operation": parameter.operation,
             "device": parameter.device,
             "dtype": parameter.dtype,
+            "feature": test.feature,
             "outcome": "pass",
             "worst_error_ratio": None,
             "mismatches": None,
@@ -194,6 +196,7 @@ class Session:
                 "cases": subject.cases,
                 "worst_error_ratio": _rounded(ratio),
                 "mismatches": None if subject.exact is None else 0,
+                "reached": subject.reached.rows(),
             }
         if parameter.absent:
             return Outcome(event | {"outcome": "not-provided", "message": parameter.absent})
@@ -268,9 +271,15 @@ class Session:
                 "devices": list(target.devices),
                 "features": list(target.features),
                 "variants": dict(target.variants),
+                "sizes_left_out": self._sizes_left_out(),
                 "deviations": str(target.deviations) if target.deviations else None,
             },
         }
+
+    def _sizes_left_out(self) -> list[str]:
+        """Pairs of sizes that belong together into no call of the profile full-size: none would fit into memory."""
+        about = self.selection.profile == "full-size" and "ms_deform_attn" in self.operations()
+        return pairs_left_out() if about else []
 
     def write_report(self, events: Sequence[dict[str, Any]], path: Path) -> None:
         """The JSON report of a run inside somebody's own pytest session."""

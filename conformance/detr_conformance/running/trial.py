@@ -72,9 +72,10 @@ def trials(
 
 
 def profile_of(clause: str) -> str:
-    """The profile in which a clause is judged: that of its tests, if they have one of their own."""
+    """The profile in which a clause is judged: that of its tests, if all have one of their own."""
     tests = [suite_test_of(judge) for judges in suite_tests().values() for judge in judges]
-    return next((test.profile for test in tests if test.profile and clause in test.clauses), "standard")
+    profiles = [test.profile for test in tests if clause in test.clauses]
+    return "standard" if None in profiles else next(filter(None, profiles), "standard")
 
 
 def exempt(operation: str, test: SuiteTest) -> bool:

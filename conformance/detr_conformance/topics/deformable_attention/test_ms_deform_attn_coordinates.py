@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -110,15 +111,31 @@ def test_coordinates_are_float32(subject: Subject, case: Case) -> None:
     agrees(subject, case, precise=True)
 
 
+def large_structures(subject: Subject) -> Iterator[Structure]:
+    """Of levels whose sides are powers of two, so that locations are exact; a row is cell * heads + head."""
+    one = Structure(batch=1, queries=48, heads=1, channels=1, points=1)
+    if TORCH_DTYPES[subject.dtype].itemsize == 2:
+        # A half kernel may count in 16 bits: cell * heads * channels exceeds them, or the cell alone does.
+        yield replace(one, levels=((64, 64), (32, 64)), heads=8, channels=32)
+        yield replace(one, levels=((128, 128),) * 9, channels=2)
+        return
+    longest = ((1, 32768), (32768, 2))
+    yield replace(one, levels=longest if subject.settings.profile == "smoke" else (*longest, (4096, 4096), (64, 64)))
+
+
 def large_maps(subject: Subject) -> Iterator[Case]:
-    """Cell centres at the far end of large maps; sides are powers of two, so that locations are exact."""
-    levels: tuple[tuple[int, int], ...] = ((64, 64), (32, 64))
-    heads, channels = 8, 32  # a half kernel may count in 16 bits: cell * heads * channels exceeds them
-    if TORCH_DTYPES[subject.dtype].itemsize >= 4:
-        levels, heads, channels = ((1, 32768), (32768, 2), (4096, 4096), (64, 64)), 1, 1
-        if subject.settings.profile == "smoke":
-            levels = ((1, 32768), (32768, 2))
-    s = Structure(levels, batch=1, queries=48, heads=heads, channels=channels, points=1)
+    """Cell centres at the far end of large maps."""
+    yield from (_at_the_far_end(subject, s) for s in large_structures(subject))
+
+
+def large_maps_of_gradients(subject: Subject) -> Iterator[Case]:
+    """The same; in float64 a level of 2^18 cells is the largest, as the numbers of cells are those of float32."""
+    for s in large_structures(subject):
+        levels = s.levels if subject.dtype != "float64" else ((1, 32768), (512, 512), (64, 64))
+        yield _at_the_far_end(subject, replace(s, levels=levels))
+
+
+def _at_the_far_end(subject: Subject, s: Structure) -> Case:
 
     def far_end(fill: Filler, s: Structure) -> Tensor:
         return s.sizes() - 1 - torch.floor(fill.uniform(0, 1, *s.samples, 2) ** 4 * s.sizes())
@@ -129,18 +146,37 @@ def large_maps(subject: Subject) -> Iterator[Case]:
             weights[:, query, :, query % len(s.levels)] = 1
         return weights
 
-    yield dyadic_case(
+    return dyadic_case(
         subject, s, pixels=far_end, weights=one_level, value=lambda f, s: cell_codes(s), note="large maps"
     )
+
+
+def _cells_read(case: Case) -> Tensor:
+    """(B, Q, M, L, P): the cell whose centre a sample lies on."""
+    pixels = pixels_of(case).long()
+    width = case["spatial_shapes"][:, 1, None]
+    return case["level_start_index"][:, None] + pixels[..., 1] * width + pixels[..., 0]
 
 
 @covers("MSDA-26", cases=large_maps)
 def test_indices_are_integers(subject: Subject, case: Case) -> None:
     s = structure_of(case)
-    pixels = pixels_of(case).long()
-    width = case["spatial_shapes"][:, 1, None]
-    cells = case["level_start_index"][:, None] + pixels[..., 1] * width + pixels[..., 0]
-    codes = (cells % 251).double()
+    codes = (_cells_read(case) % 251).double()
     expected = (codes * case["attention_weights"].double()).sum((-2, -1))[..., None]
     expected = expected.expand(s.batch, s.queries, s.heads, s.channels).flatten(2)
     subject.compare_exactly("output", subject.forward(case), expected)
+
+
+@covers("MSDA-26", cases=large_maps_of_gradients, feature="backward", costly=True)
+def test_indices_are_integers_in_backward(subject: Subject, case: Case) -> None:
+    s, cells = structure_of(case), _cells_read(case)
+    require(int(cells.max()) * s.heads * s.channels > 1 << 16, "no large index")
+    grad = case["grad_output"].double().view(s.batch, s.queries, s.heads, 1, 1, s.channels)
+    gradients = subject.run(case, ("value", "attention_weights")).gradients
+    of_weights = (grad * (cells % 251)[..., None]).sum(-1)
+    subject.compare_exactly("grad_attention_weights", subject.gradient("attention_weights", gradients), of_weights)
+    rows = (cells * s.heads + torch.arange(s.heads)[:, None, None]).flatten()
+    expected = torch.zeros(s.cells * s.heads, s.channels, dtype=torch.float64)
+    sent = case["attention_weights"].double()[..., None] * grad
+    expected.index_add_(0, rows, sent.reshape(-1, s.channels))
+    subject.compare_exactly("grad_value", subject.gradient("value", gradients), expected.view(case["value"].shape))

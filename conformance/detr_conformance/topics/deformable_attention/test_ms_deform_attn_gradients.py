@@ -153,6 +153,8 @@ def long_accumulations(subject: Subject) -> Iterator[Case]:
     s = Structure(((4, 5), (3, 2)), queries=6, heads=2, channels=64, points=2)
     yield case_at(subject, s, inside, note="64 channels")
     yield case_at(subject, s, inside, value=constant, note="64 channels of a constant map")
+    s = Structure(((16, 18), (9, 7)), batch=1, queries=70, heads=2, channels=33, points=2)
+    yield case_at(subject, s, inside, note="few terms a cell, of many queries")
 
 
 @gradient_clause("MSDA-34", cases=long_accumulations, dtypes=HALF)

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.deformable_attention.mutants.kernel import Call, Index, Kernel, PerLevel, PerSample
+from detr_conformance.topics.deformable_attention.mutants.kernel import (
+    Call,
+    Geometry,
+    Index,
+    Kernel,
+    PerLevel,
+    PerSample,
+)
 
 
 @mutant("no-half-cell", rejects="MSDA-11", origin="pixel coordinates of integer cells")
@@ -130,6 +137,24 @@ class SixteenBitCells(Kernel):
 
     def cell(self, i: Index, j: Index, height: PerLevel, width: PerLevel, start: PerLevel) -> Index:
         return start + (i * width + j) % 2**16
+
+
+@mutant("half-cells-of-seventeen-bits", rejects="MSDA-26", origin="a row packed beside its share, 17 and 15 bits")
+class HalfCellsOfSeventeenBits(Kernel):
+    """Keeps the lowest 17 bits of a row, in half dtypes alone."""
+
+    def row(self, cell: Index, call: Call) -> Index:
+        row = super().row(cell, call)
+        return row % 2**17 if call.value.dtype.itemsize == 2 else row
+
+
+@mutant("gradient-rows-in-float32", rejects="MSDA-26", origin="rows as keys of a sort of floats")
+class GradientRowsInFloat32(Kernel):
+    """Holds the rows of the value gradient in float32, which has no odd integers beyond 2^24."""
+
+    def grad_value(self, grad: Tensor, geometry: Geometry, weights: PerSample, call: Call) -> Tensor:
+        rows = tuple(row.float().long().clamp(max=geometry.outside) for row in geometry.rows)
+        return super().grad_value(grad, geometry._replace(rows=rows), weights, call)
 
 
 @mutant("half-coordinates", rejects="MSDA-23", origin="mmcv casts locations to the dtype of the value")

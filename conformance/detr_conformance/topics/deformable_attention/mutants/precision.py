@@ -1,4 +1,4 @@
-"""Mutants that lose precision on the way (MSDA-21, 22, 24, 25, 34, 52)."""
+"""Mutants that lose precision on the way (MSDA-21, 22, 24, 25, 34, 52, 64)."""
 
 from __future__ import annotations
 
@@ -243,3 +243,35 @@ class NoBfloat16(Kernel):
         super().check(call)
         if call.value.dtype == torch.bfloat16:
             raise RuntimeError("not implemented for 'BFloat16'")
+
+
+@mutant("value-gradient-a-little-small", rejects="MSDA-64", origin="a scale of one, multiplied and divided in single")
+class ValueGradientALittleSmall(Kernel):
+    """Multiplies the gradient of the value by 1 - 2^-19."""
+
+    def grad_value(self, grad: Tensor, geometry: Geometry, weights: PerSample, call: Call) -> Tensor:
+        return super().grad_value(grad, geometry, weights, call) * (1 - 2**-19)
+
+
+@mutant("truncated-sums-of-samples", rejects="MSDA-64", origin="__fmaf_rz, rounding towards zero for speed")
+class TruncatedSumsOfSamples(Kernel):
+    """Adds the samples one by one and cuts each partial sum to float32 towards zero."""
+
+    def accumulate(self, samples: Vectors, weights: PerSample) -> Output:
+        terms = (weights[..., None] * samples).flatten(3, 4).unbind(3)
+        total = torch.zeros_like(terms[0])
+        for term in terms:
+            exact = total.double() + term.double()
+            nearest = exact.to(total.dtype)
+            beyond = nearest.double().abs() > exact.abs()
+            total = torch.where(beyond, torch.nextafter(nearest, torch.zeros_like(nearest)), nearest)
+        return total
+
+
+@mutant("slope-of-seven-digits", rejects="MSDA-64", origin="a constant copied with seven digits")
+class SlopeOfSevenDigits(Kernel):
+    """Scales the gradient of the locations by 1.0000007, in rows and in columns."""
+
+    def slopes(self, corners: tuple[Vectors, ...], geometry: Geometry) -> tuple[Vectors, Vectors]:
+        along_x, along_y = super().slopes(corners, geometry)
+        return along_x * 1.0000007, along_y * 1.0000007

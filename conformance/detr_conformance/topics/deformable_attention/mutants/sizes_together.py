@@ -1,4 +1,4 @@
-"""Mutants whose fast paths need two sizes at once, or the sizes of a model (MSDA-58, MSDA-59)."""
+"""Mutants whose fast paths need two sizes at once, or the sizes of a model (MSDA-58, MSDA-59, MSDM-22, MSDM-23)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ from detr_conformance.topics.deformable_attention.mutants.kernel import (
     PerLevel,
     PerSample,
     Vectors,
+)
+from detr_conformance.topics.deformable_attention.mutants.module import (
+    HandWrittenModule,
+    Heads,
+    Inputs,
+    Logits,
+    Offsets,
+    Tokens,
 )
 
 
@@ -106,3 +114,66 @@ class CoarseFractionsOfLargeCalls(Kernel):
     def fraction(self, coordinate: PerSample, floor: PerSample) -> PerSample:
         fraction = super().fraction(coordinate, floor)
         return (fraction * 256).round() / 256 if coordinate.shape[1] > 600 and coordinate.shape[2] > 4 else fraction
+
+
+@mutant("wide-projection-in-bfloat16", rejects="MSDM-22", origin="a tensor-core path for wide matrices")
+class WideProjectionInBfloat16(HandWrittenModule):
+    """Rounds the projected value to bfloat16 if it has more than 256 channels."""
+
+    def split(self, projected: Tokens) -> Heads:
+        wide = projected.shape[-1] > 256
+        return super().split(projected.bfloat16().to(projected.dtype) if wide else projected)
+
+
+@mutant("boxes-of-unrolled-points", rejects="MSDM-22", origin="an unrolled loop over at most eight points")
+class BoxesOfUnrolledPoints(HandWrittenModule):
+    """Divides the offsets in a box by eight, if there are more points than that."""
+
+    def within_box(self, centre: Tensor, size: Tensor, offsets: Offsets) -> Tensor:
+        points = self.samples[2]
+        return super().within_box(centre, size, offsets * (points / min(points, 8)))
+
+
+@mutant("levels-without-reference-gradient", rejects="MSDM-22", origin="a table of four levels in backward")
+class LevelsWithoutReferenceGradient(HandWrittenModule):
+    """Sends no gradient to the reference points of levels from the fifth on, of several images."""
+
+    def per_level(self, reference: Tensor) -> Tensor:
+        if reference.shape[0] > 1:
+            reference = torch.cat((reference[:, :, :4], reference[:, :, 4:].detach()), 2)
+        return super().per_level(reference)
+
+
+@mutant("positions-of-few-queries", rejects="MSDM-22", origin="positions added in a kernel of one block of threads")
+class PositionsOfFewQueries(HandWrittenModule):
+    """Adds no positions to queries from the hundredth on, where a head has more than 16 channels."""
+
+    def inputs(self, query: Tokens, value: Tensor | None, identity: Tensor | None, query_pos: Tensor | None) -> Inputs:
+        if query_pos is not None and query.shape[-1] > 16 * self.samples[0]:
+            query_pos = torch.cat((query_pos[:, :100], torch.zeros_like(query_pos[:, 100:])), 1)
+        return super().inputs(query, value, identity, query_pos)
+
+
+@mutant(
+    "logits-of-the-last-chunk", rejects="MSDM-23", origin="queries in chunks of 1,024, the last one aligned to the end"
+)
+class LogitsOfTheLastChunk(HandWrittenModule):
+    """Gives the last incomplete chunk of an encoder's queries the weights of the queries before it."""
+
+    def weights(self, logits: Logits) -> Logits:
+        queries = logits.shape[1]
+        left = queries % 1024
+        if queries > 1024 and left:
+            logits = torch.cat((logits[:, :-left], logits[:, -2 * left : -left]), 1)
+        return super().weights(logits)
+
+
+@mutant(
+    "encoder-keeps-no-value-gradient", rejects="MSDM-23", origin="a memory saved by detaching the maps of large calls"
+)
+class EncoderKeepsNoValueGradient(HandWrittenModule):
+    """Detaches the maps where the queries are the cells, if there are more than two thousand of them."""
+
+    def maps(self, value: Tokens, mask: Tensor | None) -> Heads:
+        maps = super().maps(value, mask)
+        return maps.detach() if value.shape[1] > 2_000 else maps
