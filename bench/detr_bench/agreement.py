@@ -18,8 +18,9 @@ from torch import Tensor, nn
 DISAGREEMENT = 0.05  # of the norm, or what rounding explains: a part that is missing, an index that overflowed
 DEVIATIONS = 16.0  # how many roundings of the arguments a right implementation may be away, as in chapter 3
 LONG_SUMS = 256.0  # roundings of float32 that another order of a long sum may add
-UNRELATED = 0.25  # results for other contents differ by about 1
+UNRELATED = 0.25  # results for other contents differ by more than 1
 SHARES = (0.5, 0.9)  # of the elements
+OTHER_QUERIES = (0.25, 1.0)  # how far these may be off where near-equal queries may be exchanged
 FEWEST, SAMPLED = 1 << 10, 1 << 16  # elements of a result of which shares are told, and that are looked at
 
 
@@ -99,8 +100,10 @@ def require_agreement(got: Results, right: Results, allowed: Limits, by_norm: bo
         found = apart(got[name], expected)
         if by_norm and not found.norm <= allowed[name].norm:
             raise Disagrees(f"at this size {name} differs from the reference by {found.norm:.0%} of its norm")
-        for share, off, limit in zip(SHARES, found.shares, allowed[name].shares, strict=True):
-            if not off <= (limit if by_norm else max(limit, UNRELATED)):
+        least = (0.0, 0.0) if by_norm else OTHER_QUERIES
+        for share, off, *several in zip(SHARES, found.shares, allowed[name].shares, least, strict=True):
+            limit = max(several)
+            if not off <= limit:
                 part = f"{1 - share:.0%} of the elements of {name} differ from the reference"
                 told = f"by more than {off:.2g} of its size, where rounding explains {limit:.2g}"
                 raise Disagrees(f"at this size {part} {told}")
