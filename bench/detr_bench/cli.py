@@ -115,9 +115,10 @@ def bench(
     """Measure each TARGET beside the reference: both take turns in one process, and the figure is their ratio.
 
     TARGET is named as in `detr-spec check`. A speed is told of a target alone that has passed the check of the same
-    operation, on the same device and in the same dtype, in the same run, and that agrees with the reference at the
-    measured sizes; of any other there is none. Beside the time stands the most memory that a call needs, and for the
-    sampling core how much of the machine's own measured copying and multiplying it reaches.
+    operation, on the same device and in the same dtype, in the same run, and whose results in the timed rounds, each
+    with new contents, are the reference's; of any other there is none, nor a figure above what this machine can do.
+    Beside the time stands the most memory that a call needs, and for the sampling core how much of the machine's own
+    measured copying and multiplying it reaches.
 
     The JSON file is one that `pytest-benchmark compare` reads; one whose name ends in .gz, once it is unpacked. In your
     own test run the same suite is
@@ -128,7 +129,8 @@ def bench(
     \b
     Exit status
       0  everything asked for was measured
-      1  there is no speed, because the target does not conform
+      1  there is no speed, because the target does not conform, or its timed
+         results or times cannot be right
       2  cannot tell: it does not load, a device is absent, its check could
          not decide, or a measurement failed
     """

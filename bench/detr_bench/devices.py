@@ -17,6 +17,7 @@ import torch
 Clock = Callable[[], Any]  # the difference of two readings is in seconds
 CACHE_BYTES = 1 << 28  # more than any second-level cache of a GPU
 ROUNDS = 7
+COPIED = (1 << 21, 1 << 24, 1 << 27)  # bytes
 
 
 class Instant:
@@ -84,7 +85,7 @@ def cuda_peak_bytes(function: Callable[[], object], device: str) -> int:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the device reaches at what it does best: copying a large tensor, multiplying two square matrices."""
+    """What the device reaches at what it does best: copying a tensor, multiplying two square matrices."""
 
     device: str
     dtype: str
@@ -93,16 +94,21 @@ class Ceilings:
 
 
 def measure_ceilings(device: str, dtype: str) -> Ceilings:
-    """Measured, not looked up: the best of a few rounds."""
+    """Measured, not looked up: the best of a few rounds, and of copies from the caches of a CPU and past them."""
     large = kind(device) != "cpu"
     clock, element = clock_of(device), getattr(torch, dtype)
-    source = torch.ones((1 << 30 if large else 1 << 27) // element.itemsize, dtype=element, device=device)
-    target = torch.empty_like(source)
     side = 8192 if large else 768
     matrix = torch.ones(side, side, dtype=element, device=device)
-    copied = best_seconds(lambda: target.copy_(source), clock)
+    copied = max(_bytes_per_second(size, device, element, clock) for size in ((1 << 30,) if large else COPIED))
     multiplied = best_seconds(lambda: matrix @ matrix, clock)
-    return Ceilings(device, dtype, 2 * source.nbytes / copied, 2 * side**3 / multiplied)
+    return Ceilings(device, dtype, copied, 2 * side**3 / multiplied)
+
+
+def _bytes_per_second(size: int, device: str, element: torch.dtype, clock: Clock) -> float:
+    """Of a copy, which reads and writes so many bytes."""
+    source = torch.ones(size // element.itemsize, dtype=element, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), clock)
 
 
 def best_seconds(function: Callable[[], object], clock: Clock) -> float:

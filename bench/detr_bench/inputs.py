@@ -6,6 +6,8 @@ around a place of its own, both about two cells far on every map, for where a co
 
 from __future__ import annotations
 
+import math
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,7 @@ from detr_reference.transformer.config import DeformableLayerConfig, Transformer
 
 CELLS_AWAY = 2.0  # the standard deviation of a sample's distance
 FEEDFORWARD = 2048
+POOL = 2_000_003  # a prime: repeated, it puts no row of a tensor onto another
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,30 @@ class Draw:
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self.generator)
+
+
+class Unforeseen(Draw):
+    """Numbers that no target has seen, on a device: each timed round gets others.
+
+    Drawing millions of numbers takes longer than many calls that are timed, so that a pool is drawn once, and a tensor
+    is a stretch of it from an arbitrary place. Both come from the system's entropy: no seed foretells them.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__(torch.Generator().manual_seed(secrets.randbits(63)))
+        self.normals = super().normal(POOL).to(device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers."""
+        count, start = math.prod(shape), secrets.randbelow(POOL)
+        if start + count <= POOL:
+            return self.normals[start : start + count].clone().view(shape)
+        pieces = [self.normals[start:], *[self.normals] * (count // POOL + 1)]
+        return torch.cat(pieces)[:count].view(shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1): the distribution function of the normal ones."""
+        return torch.special.ndtr(self.normal(*shape)).clamp_(max=1 - 2**-24)
 
 
 def ms_deform_attn(w: Workload, draw: Draw) -> Given:

@@ -164,11 +164,11 @@ def pytest_runtest_makereport(
     report = yield
     if call.excinfo is None or not _is_ours(getattr(item, "module", None)):
         return report
-    from detr_bench.race import Disagrees
-    from detr_bench.session import NoSpeed
+    from detr_bench.agreement import Disagrees
+    from detr_bench.session import NoSpeed, Unattainable
 
     error = call.excinfo.value
-    wrong = isinstance(error, NoSpeed | Disagrees)
+    wrong = isinstance(error, NoSpeed | Disagrees | Unattainable)
     told = str(error) if wrong else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if wrong:
         report.longrepr = told

@@ -1,15 +1,20 @@
-"""The target and the reference turn by turn, so that whatever else the machine does meets both."""
+"""The target and the reference turn by turn, so that whatever else the machine does meets both.
+
+Every round has new contents, and what the target returned in it is compared with what the reference returns for them:
+what was remembered, not computed, not waited for or computed while the clock stood is another result, or none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from detr_bench.calls import Call
+from detr_bench.agreement import Disagrees, Limits, limits, require_agreement, require_plain
+from detr_bench.calls import Call, joined, make_call, reference_of
 from detr_bench.devices import Clock, cache_filler, timed
 from detr_bench.spread import spread
 
@@ -17,56 +22,162 @@ if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 500
-DISAGREEMENT = 0.05  # of the norm: a launch that failed, an index that overflowed; what is less, the check judges
-
-
-class Disagrees(Exception):
-    """At this size the target computes something else than the reference, whatever it did in the check."""
+GLANCES = 4096  # elements of each result that are read as soon as the clock has stopped
 
 
 @dataclass
 class Runner:
-    """One direction of a call; of "backward" the forward part is made before the clock starts."""
+    """One direction of a call; of "backward" the forward part is made before the clock starts.
+
+    Attributes:
+        outputs: of the last round.
+        gradients: of the last round, unless it was a forward alone.
+    """
 
     call: Call
     direction: str
     outputs: dict[str, Tensor] | None = None
+    gradients: Mapping[str, tuple[Tensor | None, ...]] = field(default_factory=dict)
 
     def prepare(self) -> None:
-        self.outputs = self.call.outputs() if self.direction == "backward" else None
+        """New copies of the scene's numbers, which this implementation has not seen."""
+        self.let_go()
+        self.call.renew()
+        if self.direction == "backward":
+            self.outputs = self.call.outputs()
 
     def go(self) -> None:
-        """What is timed. Nothing is kept, so that every round allocates anew."""
+        """What is timed."""
         if self.direction == "forward":
             with torch.no_grad():
-                self.call.outputs()
+                self.outputs = self.call.outputs()
             return
-        outputs, self.outputs = self.outputs, None
-        self.call.gradients(self.call.outputs() if outputs is None else outputs)
+        if self.outputs is None:
+            self.outputs = self.call.outputs()
+        self.gradients = self.call.gradients(self.outputs)
 
     def round(self) -> None:
         self.prepare()
         self.go()
 
+    def let_go(self) -> None:
+        """Of what the last round returned, so that the next one allocates anew."""
+        self.outputs, self.gradients = None, {}
 
-def race(
-    benchmark: BenchmarkFixture, own: Runner, reference: Runner, clock: Clock, device: str, seconds: float
-) -> list[float]:
-    """Rounds of both for about so many seconds: the target's go to pytest-benchmark, the reference's are returned."""
-    fill = cache_filler(device)
-    for runner in (reference, own):  # warm-up
-        runner.round()
-    once = sum(timed(runner.round, clock) for runner in (reference, own))
+    def returned(self) -> Iterator[tuple[str, Tensor]]:
+        """All that the last round returned, as it is."""
+        yield from (self.outputs or {}).items()
+        yield from ((name, part) for name, parts in self.gradients.items() for part in parts if part is not None)
+
+    def made_of_arguments(self) -> set[str]:
+        """The outputs that share memory with an input."""
+        inputs = {tensor.untyped_storage().data_ptr() for tensor in self.call.inputs.values()}
+        return {n for n, t in (self.outputs or {}).items() if t.numel() and t.untyped_storage().data_ptr() in inputs}
+
+    def results(self) -> dict[str, Tensor]:
+        """Of the last round: outputs and gradients by name."""
+        return {**{n: t.detach() for n, t in (self.outputs or {}).items()}, **joined(self.gradients)}
+
+
+@dataclass
+class Judge:
+    """Compares the target's results of each round with the reference's.
+
+    Attributes:
+        by_norm: whether two right implementations are near by norm (`session.comparable`).
+        allowed: how far each share of the elements of a result may be off.
+        worst: the largest distance by norm so far.
+        glanced: which elements were read when the clock stopped, and what they were.
+    """
+
+    own: Runner
+    reference: Runner
+    by_norm: bool = True
+    allowed: Limits = field(default_factory=dict)
+    worst: float = 0.0
+    glanced: list[tuple[str, Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def measure_limits(self) -> None:
+        """From one call of the reference with each argument and parameter moved by a rounding."""
+        scene, direction = self.reference.call.scene, self.reference.direction
+        self.reference.round()
+        right = self.reference.results()
+        scene.output_bytes = sum(tensor.nbytes for tensor in (self.reference.outputs or {}).values())
+        moved = Runner(make_call(scene.rounded(), reference_of(scene.operation)), direction)
+        moved.round()
+        self.allowed = limits(moved.results(), right)
+        self.reference.let_go()
+
+    def renew(self) -> None:
+        """New contents, of which the target gets copies of its own."""
+        self.reference.call.scene.renew()
+        self.own.prepare()
+
+    def glance(self) -> None:
+        """Reads some of what the target returned before anything else is done: it has to be there by now."""
+        self.glanced = []
+        for name, tensor in self.own.returned():
+            require_plain(name, tensor)
+            flat = tensor.detach().reshape(-1)
+            places = torch.randint(max(1, flat.numel()), (min(GLANCES, flat.numel()),), device=flat.device)
+            self.glanced.append((name, tensor, places, flat[places]))
+
+    def compare(self) -> None:
+        """After both turns.
+
+        Raises:
+            Disagrees: what the target returned is not right, was not there in time, or cost it an argument.
+        """
+        for name, tensor, places, then in self.glanced:
+            if not torch.equal(tensor.detach().reshape(-1)[places].nan_to_num(), then.nan_to_num()):
+                raise Disagrees(f"{name} went on changing after the call had returned")
+        given = self.reference.call.scene.given.inputs
+        for name, tensor in self.own.call.inputs.items():
+            if not torch.equal(tensor, given[name]):
+                raise Disagrees(f"the call changed its argument {name}")
+        for name in sorted(self.own.made_of_arguments() - self.reference.made_of_arguments()):
+            raise Disagrees(f"{name} lies in the memory of an argument")
+        apart = require_agreement(self.own.results(), self.reference.results(), self.allowed, self.by_norm)
+        self.worst = max(self.worst, apart)
+        self.glanced = []
+        self.own.let_go()
+        self.reference.let_go()
+
+    def turn(self) -> None:
+        """One round of both that is not timed."""
+        self.renew()
+        self.own.go()
+        self.glance()
+        self.reference.round()
+        self.compare()
+
+
+def race(benchmark: BenchmarkFixture, judge: Judge, clock: Clock, device: str, seconds: float) -> list[float]:
+    """Rounds of both for about so many seconds: the target's go to pytest-benchmark, the reference's are returned.
+
+    The target goes first: of the reference's turn it can learn nothing.
+
+    Raises:
+        Disagrees: a round's results are not right.
+    """
+    own, reference, fill = judge.own, judge.reference, cache_filler(device)
+    judge.measure_limits()
+    judge.turn()  # warm-up
+    once = timed(judge.turn, clock)
     beside: list[float] = []
 
-    def reference_first() -> None:
+    def begin() -> None:
+        judge.renew()
+        fill()
+
+    def end() -> None:
+        judge.glance()
         reference.prepare()
         fill()
         beside.append(timed(reference.go, clock))
-        own.prepare()
-        fill()
+        judge.compare()
 
-    benchmark.pedantic(own.go, setup=reference_first, rounds=rounds_in(seconds, once))
+    benchmark.pedantic(own.go, setup=begin, teardown=end, rounds=rounds_in(seconds, once))
     return beside
 
 
@@ -83,36 +194,3 @@ def times(own: Sequence[float], reference: Sequence[float]) -> dict[str, Any]:
         "own_seconds": spread(own).as_dict(),
         "reference_seconds": {**spread(reference).as_dict(), "data": list(reference)},
     }
-
-
-def difference(own: Call, reference: Call, direction: str) -> float:
-    """The largest |a - b| / |b| of the outputs and of the gradients of the inputs, by Euclidean norms.
-
-    Raises:
-        Disagrees: it is above `DISAGREEMENT`, not finite, or a result is missing or of another shape.
-    """
-    with torch.set_grad_enabled(direction != "forward"):
-        right, got = reference.outputs(), own.outputs()
-    worst = _largest_difference(got, right)
-    if direction == "forward":
-        return worst
-    return max(worst, _largest_difference(_input_gradients(own, got), _input_gradients(reference, right)))
-
-
-def _input_gradients(call: Call, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = zip(call.scene.leaves(), call.gradients(outputs), strict=False)  # those of the parameters follow
-    return {f"grad_{name}": gradient for name, gradient in found if gradient is not None}
-
-
-def _largest_difference(got: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
-    worst = 0.0
-    for name, expected in right.items():
-        if name not in got or got[name].shape != expected.shape:
-            shape = tuple(got[name].shape) if name in got else "nothing"
-            raise Disagrees(f"at this size {name} is {shape}, not {tuple(expected.shape)}")
-        a, b = (t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (got[name], expected))
-        apart = float((a - b).norm() / b.norm().clamp(min=torch.finfo(b.dtype).tiny))
-        if not apart <= DISAGREEMENT:
-            raise Disagrees(f"at this size {name} differs from the reference by {apart:.0%} of its norm")
-        worst = max(worst, apart)
-    return worst

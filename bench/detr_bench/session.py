@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from detr_bench.calls import make_call, make_scene, reference_of
+from detr_bench.calls import Scene, make_call, make_scene, reference_of
 from detr_bench.devices import Ceilings, clock_of, cuda_peak_bytes, kind, measure_ceilings
 from detr_bench.gate import Unit, Verdict, check, verdict_of
 from detr_bench.growth import exponents
 from detr_bench.peak_memory import peaks_in_a_process
 from detr_bench.plan import FULL_PRECISION, Asked, Row, directions
-from detr_bench.race import Runner, difference, race, times
+from detr_bench.race import Judge, Runner, race, times
 from detr_bench.traffic import least_bytes, least_flops
 from detr_bench.workloads import Inside, Sizes, Workload
 from detr_conformance.operations import OPERATIONS, SELECTS
@@ -28,6 +28,10 @@ REFERENCE = "detr_conformance.targets.reference:target"
 
 class NoSpeed(Exception):
     """The target failed its check, or nothing is known of it."""
+
+
+class Unattainable(Exception):
+    """A figure above what the machine can do: whatever took so short a time was not this work."""
 
 
 @dataclass
@@ -66,15 +70,20 @@ class Session:
 
         info: dict[str, Any] = {"name": target.name, **asdict(unit), "workload": row.workload}
         info |= {"direction": row.direction, "check": verdict.told, "threads": torch.get_num_threads()}
-        compared = comparable(unit, sizes, target)
-        info["difference"] = difference(own, reference, row.direction) if compared else None
+        judge = Judge(*runners, comparable(unit, sizes, target))
         info |= {"growth": growth, **({} if growth else self._memory(row, *runners))}
 
-        beside = race(benchmark, *runners, clock_of(unit.device), unit.device, self.asked.seconds)
+        beside = race(benchmark, judge, clock_of(unit.device), unit.device, self.asked.seconds)
         if benchmark.stats is None:  # --benchmark-disable
             return
+        info["difference"] = judge.worst if judge.by_norm else None
         info |= times(benchmark.stats.stats.data, beside)
-        info["traffic"] = None if growth else self._traffic(row, sizes, info["own_seconds"]["median"])
+        try:
+            traffic = self._traffic(scene, row, sizes, info["own_seconds"]["least" if growth else "median"])
+        except Unattainable:
+            benchmark.has_error = True  # or its rounds would be saved
+            raise
+        info["traffic"] = None if growth else traffic
         benchmark.extra_info |= info
         self.infos.append(info)
 
@@ -82,10 +91,18 @@ class Session:
         """Peak bytes of target and reference, or None where they cannot be measured."""
         device = row.unit.device
         if kind(device) == "cuda":
-            peaks: Iterable[int | None] = [cuda_peak_bytes(runner.round, device) for runner in runners]
+            peaks: Iterable[int | None] = [self._on_cuda(runner, device) for runner in runners]
         else:
             peaks = [self._resident(row, target).get(row.direction) for target in (row.unit.target, REFERENCE)]
         return dict(zip(("own_peak_bytes", "reference_peak_bytes"), peaks, strict=True))
+
+    @staticmethod
+    def _on_cuda(runner: Runner, device: str) -> int:
+        for _ in range(2):  # what only a first call allocates is not counted
+            runner.prepare()
+            peak = cuda_peak_bytes(runner.go, device)
+            runner.let_go()
+        return peak
 
     def _resident(self, row: Row, target: str) -> dict[str, int]:
         """Of a CPU, by direction, once a workload; "backward" alone is no call that has a peak of its own."""
@@ -98,17 +115,21 @@ class Session:
             self.peaks[key] = peaks_in_a_process(*arguments) if measured else {}
         return self.peaks[key]
 
-    def _traffic(self, row: Row, sizes: Sizes, seconds: float) -> dict[str, float] | None:
-        """For the sampling core: bytes and operations a second, beside what the device reaches at best."""
-        if not isinstance(sizes, Workload) or row.unit.operation != "ms_deform_attn":
-            return None
+    def _traffic(self, scene: Scene, row: Row, sizes: Sizes, seconds: float) -> dict[str, float] | None:
+        """Bytes and operations a second of the sampling core, beside what the device reaches at best.
+
+        Raises:
+            Unattainable: the least that any implementation has to move or to compute takes this device longer.
+        """
         device, dtype = row.unit.device, row.unit.dtype
         if (device, dtype) not in self.ceilings:
             self.ceilings[device, dtype] = measure_ceilings(device, dtype)
         ceiling = self.ceilings[device, dtype]
-        moved = least_bytes(sizes, row.direction, getattr(torch, dtype).itemsize)
-        computed = least_flops(sizes, row.direction)
-        return {
+        core = sizes if isinstance(sizes, Workload) and row.unit.operation == "ms_deform_attn" else None
+        itemsize = getattr(torch, dtype).itemsize
+        moved = least_bytes(core, row.direction, itemsize) if core else scene.least_bytes(row.direction)
+        computed = least_flops(core, row.direction) if core else 0
+        traffic = {
             "bytes": moved,
             "bytes_per_second": moved / seconds,
             "share_of_copy": moved / seconds / ceiling.bytes_per_second,
@@ -116,6 +137,11 @@ class Session:
             "flops_per_second": computed / seconds,
             "share_of_product": computed / seconds / ceiling.flops_per_second,
         }
+        for share, work in (("share_of_copy", "copying"), ("share_of_product", "multiplying")):
+            if traffic[share] > 1:
+                told = f"it would take {traffic[share]:.0%} of what this device reaches in {work}"
+                raise Unattainable(f"no speed: {seconds:.2g} s are too short for this work: {told}")
+        return traffic if core else None
 
     def section(self) -> dict[str, Any]:
         """The part of the JSON that is ours."""

@@ -118,7 +118,7 @@ def _remarks(infos: Sequence[Info], ceilings: Sequence[Info]) -> list[str]:
     ]
     if any(info["own_peak_bytes"] is not None for info in infos):
         lines.append("memory: the most that a call needs beyond its inputs, results included, and over the reference's")
-    if ceilings:
+    if any(info["traffic"] for info in infos):
         lines.append("of copy, of product: the least to be moved and computed, as a share of what the device can do:")
     for each in ceilings:
         lines.append(

@@ -10,15 +10,17 @@ from detr_bench.workloads import Workload
 
 
 def least_bytes(w: Workload, direction: str, itemsize: int) -> int:
-    """Every argument read once and every result written once.
+    """Every argument read once, as far as it is needed, and every result written once.
 
     forward: value, locations, weights -> output. backward: these arguments and the gradient of the output -> three
-    gradients. both: the sum.
+    gradients. both: the sum. Of a value no more cells are read than its samples have corners.
     """
     samples = w.batch * w.queries * w.heads * len(w.levels) * w.points
-    arguments = w.batch * w.cells * w.heads * w.channels + 3 * samples
+    corners = 4 * w.queries * w.points
+    value = w.batch * w.cells * w.heads * w.channels
+    read = w.batch * sum(min(h * b, corners) for h, b in w.levels) * w.heads * w.channels
     output = w.batch * w.queries * w.heads * w.channels
-    moved = {"forward": arguments + output, "backward": 2 * arguments + output}
+    moved = {"forward": read + 3 * samples + output, "backward": read + value + 6 * samples + output}
     moved["both"] = sum(moved.values())
     return moved[direction] * itemsize
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from detr_bench import devices
-from detr_bench.calls import make_call, make_scene, reference_of
+from detr_bench.agreement import Disagrees
+from detr_bench.calls import Call, joined, make_call, make_scene, reference_of
 from detr_bench.devices import Instant, cache_filler, clock_of, cuda_peak_bytes, is_present, measure_ceilings, timed
 from detr_bench.gate import Unit
 from detr_bench.peak_memory import can_measure, peak_bytes, peaks_in_a_process
 from detr_bench.plan import Asked, growth_rows, speed_rows, units
-from detr_bench.race import Disagrees, Runner, difference, race
+from detr_bench.race import Judge, Runner, race
 from detr_bench.session import comparable
 from detr_bench.workloads import WORKLOADS, Images, Inside, Sizes, Tokens, Workload
 from detr_conformance import Target, TargetError
@@ -50,11 +51,20 @@ def test_the_reference_agrees_with_itself_and_every_input_and_parameter_gets_its
 ) -> None:
     made = scene(operation, sizes)
     own, reference = (make_call(made, reference_of(operation)) for _ in range(2))
-    assert difference(own, reference, "both") == 0
+    assert difference(own, reference) == 0
     gradients = own.gradients(own.outputs())
-    assert len(gradients) == len(made.leaves()) + len(own.parameters)
-    assert all(g is None or g.isfinite().all() for g in gradients)
-    assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+    assert set(gradients) == {f"grad_{name}" for name in (*own.leaves(), *made.trained)}
+    found = joined(gradients).values()
+    assert all(each.isfinite().all() for each in found)
+    assert any(each.abs().sum() > 0 for each in found)
+
+
+def difference(own: Call, reference: Call) -> float:
+    """By norm, of one turn."""
+    judge = Judge(Runner(own, "both"), Runner(reference, "both"))
+    judge.measure_limits()
+    judge.turn()
+    return judge.worst
 
 
 @pytest.mark.parametrize("host", ["deformable_detr", "dino"])
@@ -70,6 +80,7 @@ def test_a_core_is_called_inside_a_whole_model(host: str, monkeypatch: pytest.Mo
     made = make_scene("ms_deform_attn", Inside(host, Images(64, 64)), "cpu", torch.float32)
     made.given = type(made.given)(made.given.inputs, config(**small))
     made.parameters = reference_of(host)(made.given.config).state_dict()
+    made.trained = ()
     outputs = make_call(made, core).outputs()
     assert {"pred_boxes", "pred_logits"} <= set(outputs)
     assert len(calls) == 3
@@ -105,7 +116,7 @@ def test_an_implementation_that_is_wrong_at_the_measured_size_has_no_speed(
 ) -> None:
     made = scene()
     with pytest.raises(Disagrees, match=message):
-        difference(make_call(made, wrong), make_call(made, ms_deform_attn), "both")
+        difference(make_call(made, wrong), make_call(made, ms_deform_attn))
 
 
 def test_only_what_may_be_compared_is() -> None:
@@ -170,25 +181,30 @@ class FakeBenchmark:
     def __init__(self) -> None:
         self.rounds = 0
 
-    def pedantic(self, target: Callable[[], None], setup: Callable[[], None], rounds: int) -> None:
+    def pedantic(
+        self, target: Callable[[], None], setup: Callable[[], None], teardown: Callable[[], None], rounds: int
+    ) -> None:
         for _ in range(rounds):
             setup()
             target()
+            teardown()
             self.rounds += 1
 
 
-class Recorded:
+class Recorded(Call):
     """A call that writes down what is asked of it."""
 
     def __init__(self, name: str, log: list[str]) -> None:
+        super().__init__(scene(), ms_deform_attn)
         self.name, self.log = name, log
 
     def outputs(self) -> dict[str, Tensor]:
         self.log.append(f"{self.name} forward" + ("" if torch.is_grad_enabled() else " without gradients"))
         return {}
 
-    def gradients(self, outputs: dict[str, Tensor]) -> None:
+    def gradients(self, outputs: Mapping[str, Tensor]) -> dict[str, tuple[Tensor | None, ...]]:
         self.log.append(f"{self.name} backward")
+        return {}
 
 
 @pytest.mark.parametrize(
@@ -201,7 +217,7 @@ class Recorded:
 )
 def test_a_direction_times_its_own_part(direction: str, timed_part: list[str]) -> None:
     log: list[str] = []
-    runner = Runner(Recorded("own", log), direction)  # type: ignore[arg-type]
+    runner = Runner(Recorded("own", log), direction)
     runner.prepare()
     before = len(log)
     runner.go()
@@ -209,13 +225,14 @@ def test_a_direction_times_its_own_part(direction: str, timed_part: list[str]) -
     assert log[:before] == (["own forward"] if direction == "backward" else [])
 
 
-def test_target_and_reference_take_turns() -> None:
+def test_target_and_reference_take_turns_and_the_target_goes_first() -> None:
     log: list[str] = []
-    own, reference = (Runner(Recorded(name, log), "forward") for name in ("own", "reference"))  # type: ignore[arg-type]
+    own, reference = (Runner(Recorded(name, log), "forward") for name in ("own", "reference"))
+    reference.call.scene = own.call.scene
     benchmark: Any = FakeBenchmark()
-    beside = race(benchmark, own, reference, clock_of("cpu"), "cpu", seconds=1e-9)
+    beside = race(benchmark, Judge(own, reference), clock_of("cpu"), "cpu", seconds=1e-9)
     turns = [line.split()[0] for line in log][-2 * benchmark.rounds :]
-    assert turns == ["reference", "own"] * benchmark.rounds
+    assert turns == ["own", "reference"] * benchmark.rounds
     assert len(beside) == benchmark.rounds
     assert all(seconds > 0 for seconds in beside)
 

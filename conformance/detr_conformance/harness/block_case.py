@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detr_conformance.harness.case import PARAMETER, TORCH_DTYPES, Case
 from detr_conformance.harness.fill import Filler
-from detr_conformance.harness.packing import packed, shapes_of
+from detr_conformance.harness.packing import Shapes, packed, shapes_of
 from detr_conformance.harness.subject import Subject
 from detr_conformance.operations import OPERATIONS, resolve
 
@@ -121,10 +121,30 @@ def _trained(operation: str, options: str) -> frozenset[str]:
 
 
 def _with_grad_output(subject: Subject, case: Case) -> Case:
-    inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs_of(subject.operation, case).items()}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        output = call_with(subject.operation, reference_callable(subject.operation, case, torch.float64), inputs)
-    shapes = shapes_of(output) if isinstance(output, Mapping) else None
+    key = _decides_shapes(subject.operation, case)
+    if key not in _shapes:
+        _shapes[key] = _shapes_of_output(subject.operation, case)
+    joined, shapes = _shapes[key]
     fill = Filler(subject.dtype, subject.settings.seed, "grad_output", case.note, sorted(case.options.items()))
-    grad_output = fill.normal(*packed(output, shapes).shape).to(fill.dtype)
-    return replace(case.having(grad_output=grad_output), shapes=shapes)
+    grad_output = fill.normal(*joined).to(fill.dtype)
+    return replace(case.having(grad_output=grad_output), shapes=dict(shapes) if shapes is not None else None)
+
+
+_shapes: dict[tuple[Any, ...], tuple[tuple[int, ...], Shapes | None]] = {}
+
+
+def _shapes_of_output(operation: str, case: Case) -> tuple[tuple[int, ...], Shapes | None]:
+    """Of the joined output, and of each where there are several."""
+    inputs = {n: t.double() if t.is_floating_point() else t for n, t in inputs_of(operation, case).items()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        output = call_with(operation, reference_callable(operation, case, torch.float64), inputs)
+    shapes = shapes_of(output) if isinstance(output, Mapping) else None
+    return tuple(packed(output, shapes).shape), shapes
+
+
+def _decides_shapes(operation: str, case: Case) -> tuple[Any, ...]:
+    """Settings, shapes, and the contents of what is no floating number."""
+    tensors = (
+        (n, t.shape, None if t.is_floating_point() else (t.dtype, repr(t.tolist()))) for n, t in case.tensors.items()
+    )
+    return operation, tuple(sorted(case.options.items())), tuple(tensors)

@@ -54,8 +54,15 @@ def trials(
     dtypes: tuple[str, ...] | None = None,
     settings: Settings | None = None,
     costly: bool = True,
+    elsewhere: bool = True,
 ) -> Iterator[tuple[SuiteTest, str, Failure | None]]:
-    """Each applicable test of a target with what it found: None if it passed. Costly ones may be left out."""
+    """Each applicable test of a target with what it found: None if it passed. Costly ones may be left out.
+
+    Args:
+        dtypes: of the dtypes in which a check asks each test, those to ask it in.
+        elsewhere: ask a test that a check asks in none of these in the first that it does. Whoever goes through the
+            dtypes one after the other asks each test where a check does, and no more, without it.
+    """
     settings = settings or Settings(profile="standard", shrink=False)
     tests = suite_tests()
     for operation, implementation in target.provides.items():
@@ -67,7 +74,9 @@ def trials(
                 continue
             if exempt(operation, test) or not test.runs_in(settings.profile):
                 continue
-            for dtype in _dtypes(operation, test, target, dtypes):
+            asked_in = _dtypes(operation, test, target)
+            chosen = [dtype for dtype in asked_in if dtypes is None or dtype in dtypes]
+            for dtype in chosen or asked_in[: int(elsewhere)]:
                 yield test, dtype, _try(judge, operation, implementation, dtype, target, settings)
 
 
@@ -83,12 +92,12 @@ def exempt(operation: str, test: SuiteTest) -> bool:
     return set(test.clauses) <= set(OPERATIONS[operation].exempt)
 
 
-def _dtypes(operation: str, test: SuiteTest, target: Target, chosen: tuple[str, ...] | None) -> list[str]:
+def _dtypes(operation: str, test: SuiteTest, target: Target) -> list[str]:
+    """Where a check asks a test: of one that is asked once in one dtype."""
     judged = [d for d in target.dtypes if d in test.dtypes and d in OPERATIONS[operation].dtypes]
-    applicable = [d for d in judged if chosen is None or d in chosen] or judged[:1]
-    if test.once and applicable:
-        return ["float32"] if "float32" in applicable else applicable[:1]
-    return applicable
+    if test.once and judged:
+        return ["float32"] if "float32" in judged else judged[:1]
+    return judged
 
 
 def _try(
@@ -110,7 +119,7 @@ def rejection(target: Target, clause: str) -> tuple[SuiteTest, str, Failure] | N
     order = ("float32", "bfloat16", "float16", "float64")
     settings = Settings(profile=profile_of(clause), shrink=False)
     for dtype in order:
-        for test, tried, failure in trials(target, {clause}, (dtype,), settings):
+        for test, tried, failure in trials(target, {clause}, (dtype,), settings, elsewhere=False):
             if failure is not None:
                 return test, tried, failure
     return None

@@ -27,11 +27,21 @@ def layer_numbers(subject: Subject, *numbers: int) -> list[int]:
 
 def random_parameters(operation: str, settings: dict[str, Any], fill: Filler) -> dict[str, Tensor]:
     """Parameters under the reference's names: matrices that keep the size of what they map, random biases and norms."""
+    key = operation, repr(sorted(settings.items()))
+    if key not in _shapes:
+        _shapes[key] = _parameter_shapes(operation, settings)
+    return {name: _drawn(name, shape, fill) for name, shape in _shapes[key].items()}
+
+
+_shapes: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
+
+
+def _parameter_shapes(operation: str, settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     entry = OPERATIONS[operation]
     assert entry.config is not None
     with torch.device("meta"):
         module: nn.Module = resolve(entry.reference)(resolve(entry.config)(**settings))
-    return {name: _drawn(name, tuple(p.shape), fill) for name, p in module.named_parameters()}
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
 
 
 def _drawn(name: str, shape: tuple[int, ...], fill: Filler) -> Tensor:
