@@ -15,7 +15,6 @@ from detr_conformance.topics.detectors.cases.models import forms
 from detr_conformance.topics.detectors.cases.regimes import (
     as_published,
     canvases,
-    every_form,
     frozen_otherwise,
     other_sizes,
     switched,
@@ -23,6 +22,7 @@ from detr_conformance.topics.detectors.cases.regimes import (
 )
 from detr_conformance.topics.detectors.checks.dropping import CELLS, decoder_image, encoder_image
 from detr_conformance.topics.detectors.test_detr import dilated
+from detr_conformance.topics.detectors.test_dino_switches import silent
 from detr_conformance.topics.queries.checks.dropping import IMAGES, Site, law, many_times
 from detr_conformance.topics.training.test_training import trained_forms
 
@@ -85,7 +85,7 @@ def test_other_sizes_are_other_in_every_form(model: str) -> None:
     subject = subject_of(model)
     usual = {case.note: settings_of(case) for case in whole_images(subject)}
     others = [settings_of(case) for case in other_sizes(subject)]
-    assert len(others) == len(every_form(subject))
+    assert len(others) >= len(forms(subject)) + (model == "dino")
     switches = {"box_refinement", "two_stage", "shared_heads", "label_embedding_size"}
     same = {"dropout", "denoising_number", "query_selection", "look_forward_twice", "denoising"} | switches
     for given in usual.values():
@@ -95,7 +95,7 @@ def test_other_sizes_are_other_in_every_form(model: str) -> None:
 @models
 def test_more_and_less_of_the_backbone_is_frozen(model: str) -> None:
     stages = {settings_of(case)["backbone_frozen_stages"] for case in frozen_otherwise(subject_of(model))}
-    assert stages - {1}
+    assert stages == {0, 2, 4}
     counted = {len(trained(model, case)) for case in frozen_otherwise(subject_of(model))}
     assert counted != {len(trained(model, case)) for case in whole_images(subject_of(model))}
 
@@ -147,3 +147,11 @@ def test_the_law_of_dropout_has_four_outcomes(twice: bool) -> None:
     assert mean == pytest.approx(1)  # what is left is divided by the chance that it is left
     assert len({factors for factors, _ in found}) == 4
     assert Site("layers.0.ffns.0").twice is False
+
+
+def test_denoising_without_noise_has_three_groups_and_more() -> None:
+    for case in silent(subject_of("dino")):
+        settings = settings_of(case)
+        assert settings["label_noise_ratio"] == settings["box_noise_scale"] == 0
+        assert settings["denoising_number"] // int(case["target_counts"].max()) >= 3
+    assert {settings_of(case).get("denoising") for case in silent(subject_of("dino"))} == {None, "plain"}

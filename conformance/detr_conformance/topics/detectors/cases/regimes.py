@@ -59,18 +59,20 @@ def canvases(subject: Subject) -> Iterator[Case]:
 
 
 def other_sizes(subject: Subject) -> Iterator[Case]:
-    """Every size another one, in each form."""
+    """Every size another one, in each of the usual forms and without a first stage."""
     own: dict[str, Any] = {} if subject.operation == "detr" else OTHER_LEVELS
     for name, settings in every_form(subject).items():
-        yield model_case(subject, f"{name}, other sizes", again=False, **{**settings, **OTHER_SIZES, **own})
+        if name not in ("pure selection", "looking forward once"):
+            yield model_case(subject, f"{name}, other sizes", again=False, **{**settings, **OTHER_SIZES, **own})
 
 
 def frozen_otherwise(subject: Subject) -> Iterator[Case]:
-    """Each form, of whose backbone nothing, half or all is frozen."""
-    for number, (name, settings) in enumerate(every_form(subject).items()):
+    """The usual forms, of whose backbone nothing, half or all is frozen."""
+    for name, settings in forms(subject).items():
         case = model_case(subject, name, **settings)
-        frozen = {"backbone_frozen_stages": str(FROZEN[number % len(FROZEN)])}
-        yield replace(case, note=f"{name}, frozen otherwise", options=case.options | frozen)
+        for frozen in FROZEN:
+            options = case.options | {"backbone_frozen_stages": str(frozen)}
+            yield replace(case, note=f"{name}, {frozen} stages frozen", options=options)
 
 
 def as_published(subject: Subject) -> Iterator[Case]:

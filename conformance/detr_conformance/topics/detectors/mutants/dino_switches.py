@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.detectors.mutants.models import DINO_OP, DINOLoaded
+from detr_conformance.topics.detectors.mutants.models import DINOLoaded
 from detr_reference.denoising.denoising_mask import denoising_attention_mask
 from detr_reference.features.feature_levels import FeatureLevels
 from detr_reference.losses.batch_targets import BatchTargets
+
+DINO_OP = "dino"
 
 
 @mutant("dino-pure-content-undetached", rejects="DINO-19", operation=DINO_OP, origin="the detach of boxes alone")

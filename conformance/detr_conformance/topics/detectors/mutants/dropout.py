@@ -8,14 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.detectors.mutants.models import (
-    DEFORMABLE,
-    DETR_OP,
-    DINO_OP,
-    DeformableInSteps,
-    DETRInSteps,
-    DINOLoaded,
-)
+from detr_conformance.topics.detectors.mutants.models import DeformableInSteps, DETRInSteps, DINOLoaded
+
+DETR_OP = "detr"
+DEFORMABLE = "deformable_detr"
+DINO_OP = "dino"
 
 
 class OtherDropout(nn.Module):

@@ -20,8 +20,6 @@ from detr_reference.every_block.parameters import with_parameters
 from detr_reference.features.feature_levels import FeatureLevels, flatten_levels
 from detr_reference.features.image_tokens import ImageTokens, image_tokens
 
-DETR_OP, DEFORMABLE, DINO_OP = "detr", "deformable_detr", "dino"
-
 
 class Changed(nn.Module):
     """A model whose modules are changed before its parameters come; stands before the model among the bases."""

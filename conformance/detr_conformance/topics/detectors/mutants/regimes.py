@@ -10,17 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detr_conformance.evidence.registry import mutant
-from detr_conformance.topics.detectors.mutants.models import (
-    DEFORMABLE,
-    DETR_OP,
-    DINO_OP,
-    DeformableInSteps,
-    DETRInSteps,
-    DINOLoaded,
-)
+from detr_conformance.topics.detectors.mutants.models import DeformableInSteps, DETRInSteps, DINOLoaded
 from detr_reference.attention.multihead_attention import MultiheadAttention
 from detr_reference.features.feature_levels import FeatureLevels
 from detr_reference.features.image_tokens import ImageTokens
+
+DETR_OP = "detr"
+DEFORMABLE = "deformable_detr"
+DINO_OP = "dino"
 
 # -- images without padding -------------------------------------------------------------------------------------
 
