@@ -12,6 +12,7 @@ from detr_conformance.harness.block_case import call_with, inputs_of, reference_
 from detr_conformance.harness.case import TORCH_DTYPES, Case
 from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.packing import packed
+from detr_conformance.harness.random_rounding import spread
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.operations import BLOCKS, OPERATIONS
 from detr_conformance.targets.reference import reference
@@ -110,3 +111,14 @@ def test_limits_do_not_depend_on_what_was_asked_before(operation: str) -> None:
         kept = expectations(subject, case, backward=False)["output"]
         assert torch.equal(alone.limit, kept.limit)
         assert torch.equal(alone.expected, kept.expected)
+
+
+def test_a_sparse_result_has_no_element_far_below_what_is_usual_among_those_that_are_reached() -> None:
+    """As the gradient of a value of which few cells are read: zeros say nothing of how far the rest may be off."""
+    torch.manual_seed(0)
+    x = torch.zeros(4_000)
+    x[::20] = torch.rand(200) + 0.5
+    deviations = spread(lambda: {"x": x * 3}, {"x": x.double() * 3}, runs=2, seed=0)["x"]
+    reached = deviations[::20]
+    assert reached.min() > 0.3 * reached.mean()
+    assert deviations[1] < 0.1 * reached.mean()

@@ -120,22 +120,21 @@ def spread(
             require(off.isfinite().all(), f"{name} of the reference overflows in {result.dtype}")
             total[name] += off.square()
     found = {name: (square / runs).sqrt() for name, square in total.items()}
-    return {name: _smoothed(rms) for name, rms in found.items()}
+    return {name: _smoothed(rms, (rms > 0) | (right[name] != 0)) for name, rms in found.items()}
 
 
 SMOOTHING = 0.6
 OUTLIER = 10.0
 
 
-def _smoothed(rms: Tensor) -> Tensor:
-    """No element far below what is usual: among those that roundings reach at all, and, for the others, in the tensor.
+def _smoothed(rms: Tensor, reached: Tensor) -> Tensor:
+    """No element far below what is usual: among those that are reached at all, and, for the others, in the tensor.
 
     A gradient may be zero nearly everywhere; these zeros say nothing of how far the rest may be off.
     """
-    reached = rms > 0
-    if not reached.any():
+    if not (rms > 0).any():
         return rms
     # Without the weight of ill-conditioned elements, which may be off by anything.
-    clamped = rms.clamp(max=OUTLIER * rms[reached].median())
+    clamped = rms.clamp(max=OUTLIER * rms[rms > 0].median())
     usual = torch.where(reached, clamped[reached].mean(), clamped.mean())
     return torch.maximum(rms, SMOOTHING * usual)
