@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from detr_conformance import operations
 from detr_conformance.harness.block import differentiable
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.isolation.client import tensors_alive_elsewhere
@@ -27,6 +28,15 @@ def is_module(subject: Subject) -> bool:
 def asks_for_gradients(subject: Subject, case: Case) -> bool:
     """Some blocks take a mask and have no parameter: nothing is differentiable there."""
     return any(differentiable(subject.operation, name, t) for name, t in case.tensors.items() if name != "grad_output")
+
+
+def compare_gradients(
+    subject: Subject, gradients: Mapping[str, Tensor | None], right: Mapping[str, Expectation], what: str
+) -> None:
+    """Those that there are, with those that are right."""
+    for name in gradients.keys() & right.keys():
+        gradient = subject.gradient(name, gradients)
+        subject.compare(f"grad_{name} {what}", gradient, right[name].expected, right[name].limit)
 
 
 def in_two_threads(two: Sequence[Callable[[], Tensor]], times: int) -> list[list[Tensor]]:
