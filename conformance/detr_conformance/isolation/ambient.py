@@ -6,7 +6,7 @@ import base64
 import random
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -62,6 +62,17 @@ def take(wanted: Ambient) -> None:
     for name, (read, write) in STATES.items():
         if name in wanted and read() != wanted[name]:
             write(wanted[name])
+
+
+def saved_elsewhere() -> bool:
+    """Whether hooks keep what is saved for backward passes elsewhere."""
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return hooks is not None and hooks(False) is not None
+
+
+def saving_elsewhere() -> AbstractContextManager[Any]:
+    """Hooks that do the like, in whose place those of another process cannot be."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor)
 
 
 def others() -> list[Any]:

@@ -20,7 +20,7 @@ from detr_conformance.isolation.values import encode
 from detr_conformance.isolation.wire import Described, WireError
 
 Step = dict[str, Any]
-ANSWER = {"id", "results", "storages", "tensors", "ambient", "disturbed", "contributions"}
+ANSWER = {"id", "results", "storages", "tensors", "asking", "ambient", "disturbed", "contributions", "changed"}
 CLIENTS: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
@@ -47,6 +47,7 @@ class Client:
 
     Attributes:
         lost: names of what was made there and is no longer needed here.
+        changed: names of modules whose parameters or buffers are others than when they were last described.
     """
 
     def __init__(self, process: Process) -> None:
@@ -54,6 +55,7 @@ class Client:
         self.mirrors = Mirrors()
         self.lock = Lock()
         self.lost: list[str] = []
+        self.changed: set[str] = set()
         self.lanes: dict[int, int] = {}
         CLIENTS.add(self)
         weakref.finalize(self, process.end)  # at the end of this process at the latest
@@ -108,6 +110,7 @@ class Client:
                 "inference": torch.is_inference_mode_enabled(),
                 "ambient": modes,
                 "group": two_ranks_group.to_hand_over(),
+                "saved_elsewhere": ambient.saved_elsewhere(),
                 **self.mirrors.hand_over(folder, number),
             }
         reply = self._checked(self.process.ask(message, made.get("times", 1)))
@@ -132,7 +135,10 @@ class Client:
 
     def _taken_over(self, folder: Path, reply: Mapping[str, Any]) -> dict[str, tuple[Tensor, Mirror, Described]]:
         try:
-            return self.mirrors.take_over(folder, dict(reply))
+            found = self.mirrors.take_over(folder, dict(reply))
+            self.mirrors.ask_as_there(reply["asking"])
+            self.changed |= set(map(str, reply["changed"]))
+            return found
         except (WireError, KeyError, TypeError, ValueError, RuntimeError) as error:
             self.process.end()
             raise Died(f"the target's process answered with what is none: {error}", "no answer") from error

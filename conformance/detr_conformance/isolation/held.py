@@ -44,6 +44,7 @@ class Held:
         self.names: dict[int, str] = {}  # of tensors, by their identity
         self.storage_names: dict[int, str] = {}  # by address of the storage object
         self.on: dict[str, str] = {}  # the storage that a tensor lay on when it was named
+        self.asks: dict[str, bool] = {}  # whether it asked for a gradient when both last agreed on it
         self.used: dict[str, int] = {}  # how many tensors lie on a storage
         self.news: list[Described] = []
         self.unseen: set[str] = set()  # storages that the judge does not know yet
@@ -68,8 +69,10 @@ class Held:
                 self._keep(name, storage_of(content, devices[name]), content)
         for each in message["tensors"]:
             self._add(each["id"], made_as(self.storages[each["storage"]], each), each["storage"])
-        for name in message["requires_grad"]:
-            self.tensors[name].requires_grad_()
+        for name, asks in message["requires_grad"]:
+            if self.tensors[name].is_leaf:
+                self.tensors[name].requires_grad_(asks)
+            self.asks[name] = asks
         self._forget_unused()
 
     def _keep(self, name: str, storage: torch.UntypedStorage, content: Tensor) -> None:
@@ -78,10 +81,12 @@ class Held:
 
     def _add(self, name: str, tensor: Tensor, storage: str) -> None:
         self.tensors[name], self.names[id(tensor)], self.on[name] = tensor, name, storage
+        self.asks[name] = tensor.requires_grad
         self.used[storage] += 1
 
     def _release(self, name: str) -> None:
         tensor, storage = self.tensors.pop(name), self.on.pop(name)
+        del self.asks[name]
         if self.names.get(id(tensor)) == name:
             del self.names[id(tensor)]
         self.used[storage] -= 1
@@ -123,7 +128,10 @@ class Held:
         self.unseen.clear()
         write_storages(folder / f"{number}.out", contents)
         news, self.news = self.news, []
-        return {"tensors": news, "storages": {name: content.numel() for name, content in contents.items()}}
+        asking = {name: t.requires_grad for name, t in self.tensors.items() if t.requires_grad != self.asks[name]}
+        self.asks |= asking
+        storages = {name: content.numel() for name, content in contents.items()}
+        return {"tensors": news, "storages": storages, "asking": list(asking.items())}
 
 
 def made_as(storage: torch.UntypedStorage, described: Described) -> Tensor:

@@ -94,8 +94,8 @@ class Mirrors:
         for tensor, mirror in list(self.of.items()):
             if version_of(tensor) != mirror.version:
                 modified.append(mirror.name)
-            if tensor.requires_grad and not mirror.requires_grad:
-                asking.append(mirror.name)
+            if tensor.requires_grad != mirror.requires_grad:
+                asking.append([mirror.name, tensor.requires_grad])
             self._remember(tensor, mirror)
         write_storages(folder / f"{number}.in", contents)
         released, new = self.released[:], self.new
@@ -151,6 +151,14 @@ class Mirrors:
                 raise WireError(f"{each['id']} lies on {each['storage']}, which is no longer there")
             found[each["id"]] = view_of(storage, each), self._mirror(each["id"], each["storage"]), each
         return found
+
+    def ask_as_there(self, asking: list[list[Any]]) -> None:
+        """A call may have frozen a parameter, or set one free."""
+        changed = {str(name): bool(asks) for name, asks in asking}
+        for tensor, mirror in list(self.of.items()) if changed else []:
+            if mirror.name in changed and tensor.is_leaf:
+                tensor.requires_grad_(changed[mirror.name])
+                self._remember(tensor, mirror)
 
     def remember(self, tensor: Tensor, mirror: Mirror) -> None:
         """The tensor, as it is handed to the test, is the one whose counterpart this is."""

@@ -152,16 +152,25 @@ class Module(nn.Module):
         given = {name: str(each) if isinstance(each, torch.device) else each for name, each in where.items()}
         return self._ask("move", to=lambda: self.remote.client.coded(given))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *_: Any, **__: Any) -> Any:
-        return self._ask("load", state=lambda: self.remote.client.coded(dict(state_dict)))
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        return self._ask("load", state=lambda: self.remote.client.coded(dict(state_dict)), assign=lambda: assign)
+
+    def _look(self) -> None:
+        """Looks again, if a call has replaced a parameter or a buffer."""
+        if self.remote.name in self.remote.client.changed:
+            self.remote.client.changed.discard(self.remote.name)
+            self._ask("describe")
 
     def state_dict(self, *_: Any, **__: Any) -> Any:
+        self._look()
         return {name: tensor.detach() for name, tensor in self.own_state.items()}
 
     def named_parameters(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        self._look()
         yield from self.own_parameters.items()
 
     def named_buffers(self, *_: Any, **__: Any) -> Iterator[tuple[str, Tensor]]:
+        self._look()
         yield from self.own_buffers.items()
 
     def __deepcopy__(self, memo: Any) -> Module:

@@ -7,6 +7,7 @@ import gc
 import inspect
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -66,13 +67,16 @@ class Server:
         self.held = Held()
         self.lock = Lock()  # for what is held; calls of several threads run at the same time
         self.made: dict[str, Any] = {}
+        self.described: dict[str, dict[str, int]] = {}  # the parameters and buffers of modules, when last described
 
     def answer(self, message: Mapping[str, Any], there: Elsewhere) -> dict[str, Any]:
         """One run: take over what changed, do the steps, and tell what has changed since."""
         reply: dict[str, Any] = {"message": "done", "id": message["id"], "contributions": []}
         before, others = there(ambient.read), ambient.others()
-        inference = torch.inference_mode(message["inference"])
-        there(inference.__enter__)
+        surroundings: list[AbstractContextManager[Any]] = [torch.inference_mode(message["inference"])]
+        surroundings += [ambient.saving_elsewhere()] if message["saved_elsewhere"] else []
+        for each in surroundings:
+            there(each.__enter__)
         there(ambient.take, message["ambient"])
         results = []
         try:
@@ -82,9 +86,11 @@ class Server:
             reply |= {"message": "raised", **told(error)}
         reply["ambient"] = there(ambient.read)
         reply["disturbed"] = [now != then for now, then in zip(ambient.others(), others, strict=True)]
-        there(inference.__exit__, None, None, None)
+        for each in reversed(surroundings):
+            there(each.__exit__, None, None, None)
         there(ambient.take, before)
         with self.lock, torch.no_grad():
+            reply["changed"] = [name for name, known in self.described.items() if _identities(self.made[name]) != known]
             reply["results"] = [encode(result, self.held.name_of) for result in results]
             reply |= self.held.hand_over(Path(message["folder"]), message["id"])
         return reply
@@ -94,6 +100,7 @@ class Server:
             self.held.take_over(Path(message["folder"]), message)
             for name in message["drop"]:
                 self.made.pop(name, None)
+                self.described.pop(name, None)
 
     def _do_all(self, message: Mapping[str, Any], there: Elsewhere, reply: dict[str, Any]) -> list[Any]:
         with pretended_again(message["group"]) as contributed:
@@ -134,6 +141,7 @@ class Server:
         made = self.made[name]
         found: dict[str, Any] = {"type": type(made).__name__, "module": isinstance(made, nn.Module)}
         if isinstance(made, nn.Module):
+            self.described[name] = _identities(made)
             found |= {"own_parameters": dict(made.named_parameters()), "own_buffers": dict(made.named_buffers())}
             found |= {"own_state": dict(made.state_dict(keep_vars=True)), "training": made.training}
         if hasattr(made, "spec_parameters"):
@@ -141,6 +149,9 @@ class Server:
         return found
 
     # -- modules ----------------------------------------------------------------------------------------------
+
+    def _describe(self, step: Step, there: Elsewhere) -> Any:
+        return self._described(step["of"])
 
     def _mode(self, step: Step, there: Elsewhere) -> Any:
         there(self.made[step["of"]].train, step["train"])
@@ -151,7 +162,7 @@ class Server:
         return self._described(step["of"])
 
     def _load(self, step: Step, there: Elsewhere) -> Any:
-        there(self.made[step["of"]].load_state_dict, self._value(step["state"]))
+        there(self.made[step["of"]].load_state_dict, self._value(step["state"]), assign=step["assign"])
         return self._described(step["of"])
 
     # -- calls ------------------------------------------------------------------------------------------------
@@ -197,6 +208,10 @@ class Module(nn.Module):
 
     def forward(self, *tensors: Tensor, **named: Tensor) -> Any:
         return self.function(*tensors, **named)
+
+
+def _identities(module: nn.Module) -> dict[str, int]:
+    return {name: id(tensor) for name, tensor in (*module.named_parameters(), *module.named_buffers())}
 
 
 def _poison(tensors: list[Tensor]) -> None:
