@@ -1,4 +1,4 @@
-"""What every block is held to: nothing is kept and nothing left behind. Clauses: BLK-6 to BLK-8, BLK-26."""
+"""What every block is held to: nothing is kept and nothing left behind. Clauses: BLK-6 to BLK-8, BLK-31."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def with_parameters_of_their_own(subject: Subject) -> list[Case]:
     return [*representative(subject), *frozen]
 
 
-@covers("BLK-26", cases=with_parameters_of_their_own, feature="backward", once=True)
+@covers("BLK-31", cases=with_parameters_of_their_own, feature="backward", once=True)
 def test_trained_parameters(subject: Subject, case: Case) -> None:
     """Also of a new module, while training and after it; `requires_grad` and registration say what is trained."""
     made = make(subject, case) if is_module(subject) else None

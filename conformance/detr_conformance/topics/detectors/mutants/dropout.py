@@ -1,4 +1,4 @@
-"""Mutants of the dropout of whole models (DETR-14, DDETR-16, DINO-22), and of what is trained (BLK-26)."""
+"""Mutants of the dropout of whole models (DETR-14, DDETR-16, DINO-22), and of what is trained (BLK-31)."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class OneMaskForAll(DINOLoaded):
 
 
 @mutant(
-    "detr-frozen-stages-trained", rejects="BLK-26", operation=DETR_OP, origin="backbone_frozen_stages not handed on"
+    "detr-frozen-stages-trained", rejects="BLK-31", operation=DETR_OP, origin="backbone_frozen_stages not handed on"
 )
 class FrozenStagesTrained(DETRInSteps):
     """Trains the whole backbone."""
@@ -158,7 +158,7 @@ class FrozenStagesTrained(DETRInSteps):
         self.backbone.requires_grad_(True)
 
 
-@mutant("deformable-thaws-while-training", rejects="BLK-26", operation=DEFORMABLE, origin="train() that thaws all")
+@mutant("deformable-thaws-while-training", rejects="BLK-31", operation=DEFORMABLE, origin="train() that thaws all")
 class ThawsWhileTraining(DeformableInSteps):
     """Thaws the stem in training mode."""
 
@@ -167,7 +167,7 @@ class ThawsWhileTraining(DeformableInSteps):
         return super().train(mode)
 
 
-@mutant("dino-temperature-learned", rejects="BLK-26", operation=DINO_OP, origin="a learned scale of the class logits")
+@mutant("dino-temperature-learned", rejects="BLK-31", operation=DINO_OP, origin="a learned scale of the class logits")
 class TemperatureLearned(DINOLoaded):
     """Multiplies every logit by a parameter that begins at one."""
 

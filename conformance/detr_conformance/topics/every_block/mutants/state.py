@@ -1,4 +1,4 @@
-"""Mutants of any block: what is kept from call to call, and what a call leaves behind (BLK-6 to BLK-8, BLK-26)."""
+"""Mutants of any block: what is kept from call to call, and what a call leaves behind (BLK-6 to BLK-8, BLK-31)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class SineByPointer(SineByHand):
         return self.kept[key].clone()
 
 
-@mutant("block-trains-a-scale", rejects="BLK-26", operation="mlp", origin="LayerScale with an initial value of 1")
+@mutant("block-trains-a-scale", rejects="BLK-31", operation="mlp", origin="LayerScale with an initial value of 1")
 class TrainsAScale(Layers):
     """Multiplies the output by a parameter of ones."""
 
@@ -113,7 +113,7 @@ class TrainsAScale(Layers):
         return super().forward(x) * self.scale
 
 
-@mutant("block-layers-in-a-plain-list", rejects="BLK-26", operation="mlp", origin="self.layers = [nn.Linear(...)]")
+@mutant("block-layers-in-a-plain-list", rejects="BLK-31", operation="mlp", origin="self.layers = [nn.Linear(...)]")
 class LayersInAPlainList(Layers):
     """Hides its last layer from optimisers."""
 
@@ -132,7 +132,7 @@ class LayersInAPlainList(Layers):
         return {f"layers.{i}.{name}": t for i, layer in own for name, t in layer.named_parameters()}
 
 
-@mutant("block-freezes-after-a-call", rejects="BLK-26", operation="mlp", origin="requires_grad_(False) left behind")
+@mutant("block-freezes-after-a-call", rejects="BLK-31", operation="mlp", origin="requires_grad_(False) left behind")
 class FreezesAfterACall(Layers):
     """Freezes its first bias in the first training call."""
 
