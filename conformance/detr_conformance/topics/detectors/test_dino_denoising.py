@@ -1,4 +1,4 @@
-"""DINO's denoising queries beside chapter 13: their noise, step by step, and who sees whom. Clauses: DINO-31 to 33."""
+"""DINO's denoising queries beside chapter 13: their noise, step by step, and who sees whom. Clauses: DINO-23 to 33."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLOAT32 = ("float32",)
 OPERATION = "dino"
 
 
-@covers("DINO-31", cases=several_noises, dtypes=FLOAT32)
+@covers("DINO-23", cases=several_noises, dtypes=FLOAT32)
 def test_denoising_boxes_are_noised(subject: Subject, case: Case) -> None:
     """Every positive near its box, every negative further off, in every group; without noise all where they belong."""
     settings = settings_of(case)
@@ -43,7 +43,7 @@ def test_denoising_boxes_are_noised(subject: Subject, case: Case) -> None:
         unchanged_labels(subject, seen)
 
 
-@covers("DINO-31", cases=a_sample, dtypes=FLOAT32)
+@covers("DINO-23", cases=a_sample, dtypes=FLOAT32)
 def test_denoising_is_noised_by_the_law(subject: Subject, case: Case) -> None:
     """Rates of labels and signs, lengths, and the independence of any two places."""
     seen = denoising_queries(subject, case, trained_outputs(subject, case))
@@ -55,7 +55,7 @@ def test_denoising_is_noised_by_the_law(subject: Subject, case: Case) -> None:
         uniform("moves of corners", seen.moves[:, :, kind].abs(), float(kind), kind + 1.0)
 
 
-@covers("DINO-32", cases=a_sample, dtypes=FLOAT32)
+@covers("DINO-24", cases=a_sample, dtypes=FLOAT32)
 def test_fresh_noise_in_every_step(subject: Subject, case: Case) -> None:
     """Of one module, with an evaluation in between, and of another one; the same again after the same seed."""
     module = training(subject, case)
@@ -78,7 +78,7 @@ def test_fresh_noise_in_every_step(subject: Subject, case: Case) -> None:
     expect(same, "after the same seed the same module noises boxes otherwise", where="dn_boxes")
 
 
-@covers("DINO-33", cases=many_labels, dtypes=FLOAT32, feature="backward")
+@covers("DINO-25", cases=many_labels, dtypes=FLOAT32, feature="backward")
 def test_groups_are_apart(subject: Subject, case: Case) -> None:
     """A denoising query depends on the labels of its own group, on all of them, and on no others."""
     module = training(subject, case)

@@ -1,4 +1,4 @@
-"""Mutants of the whole DINO: the noise of its denoising queries, and its groups (DINO-31 to DINO-33)."""
+"""Mutants of the whole DINO: the noise of its denoising queries, and its groups (DINO-23 to DINO-25)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detr_reference.losses.batch_targets import BatchTargets
 
 @mutant(
     "dino-negatives-as-near",
-    rejects="DINO-31",
+    rejects="DINO-23",
     operation="dino",
     origin="the + 1 of negatives left out where the model makes its queries itself",
 )
@@ -33,7 +33,7 @@ class NegativesAsNear(DINOLoaded):
 
 @mutant(
     "dino-first-group-for-all",
-    rejects="DINO-31",
+    rejects="DINO-23",
     operation="dino",
     origin="one group made and repeated",
 )
@@ -49,7 +49,7 @@ class FirstGroupForAll(DINOLoaded):
 
 @mutant(
     "dino-labels-without-noise",
-    rejects="DINO-31",
+    rejects="DINO-23",
     operation="dino",
     origin="label_noise_ratio of the configuration not handed on",
 )
@@ -67,7 +67,7 @@ class LabelsWithoutNoise(DINOLoaded):
 
 @mutant(
     "dino-noise-kept-by-size",
-    rejects="DINO-32",
+    rejects="DINO-24",
     operation="dino",
     origin="a table of noise for each number of queries, so that a step need not draw",
 )
@@ -89,7 +89,7 @@ class NoiseKeptBySize(DINOLoaded):
 
 @mutant(
     "dino-noise-of-one-generator",
-    rejects="DINO-32",
+    rejects="DINO-24",
     operation="dino",
     origin="a generator of the module's own, seeded where it is made",
 )
@@ -124,7 +124,7 @@ class OtherGroups(DINOLoaded):
 
 @mutant(
     "dino-every-other-group-seen",
-    rejects="DINO-33",
+    rejects="DINO-25",
     operation="dino",
     origin="blocks of the mask by parity, for two groups",
 )
@@ -137,7 +137,7 @@ class EveryOtherGroup(OtherGroups):
 
 @mutant(
     "dino-groups-of-six-bits",
-    rejects="DINO-33",
+    rejects="DINO-25",
     operation="dino",
     origin="one bit of a word for each group",
 )
@@ -150,7 +150,7 @@ class GroupsOfSixBits(OtherGroups):
 
 @mutant(
     "dino-negatives-hidden",
-    rejects="DINO-33",
+    rejects="DINO-25",
     operation="dino",
     origin="a group for each kind: blocks of M in place of 2 M",
 )
