@@ -25,6 +25,7 @@ from detr_conformance.reporting.deviations import DeviationError, load_deviation
 from detr_conformance.reporting.json_file import write_json
 from detr_conformance.reporting.report import build_report
 from detr_conformance.reporting.selection import Selection
+from detr_conformance.running.devices import describe_device, is_present
 from detr_conformance.running.handshake import HandshakeError, shake_hands
 from detr_conformance.running.loaders import resolve_names
 from detr_conformance.running.placing import load
@@ -259,7 +260,7 @@ class Session:
                 "torch": torch.__version__,
                 "platform": f"{sys.platform} {platform.machine()}",
                 "threads": torch.get_num_threads(),
-                "devices": {device: _describe_device(device) for device in self.devices},
+                "devices": {device: describe_device(device) for device in self.devices},
                 "absent_devices": [device for device in target.devices if device not in self.devices],
                 "profile": self.selection.profile,
                 "seed": self.selection.seed,
@@ -320,10 +321,10 @@ def _devices(target: Target, asked: str | None) -> tuple[str, ...]:
     if asked is not None:
         if asked.split(":")[0] not in target.devices:
             raise SetupError(f"target {target.name!r} claims {', '.join(target.devices)}, not {asked!r}")
-        if not _is_present(asked):
+        if not is_present(asked):
             raise SetupError(f"device {asked!r} is absent on this machine")
         return (asked,)
-    present = tuple(device for device in target.devices if _is_present(device))
+    present = tuple(device for device in target.devices if is_present(device))
     if not present:
         raise SetupError(f"target {target.name!r} runs on {', '.join(target.devices)}, absent on this machine")
     return present
@@ -335,17 +336,3 @@ def _dtypes(target: Target, asked: str | None) -> tuple[str, ...]:
     if asked not in target.dtypes:
         raise SetupError(f"target {target.name!r} claims {', '.join(target.dtypes)}, not {asked!r}")
     return (asked,)
-
-
-def _is_present(device: str) -> bool:
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        return False
-    return True
-
-
-def _describe_device(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return platform.machine() if device == "cpu" else device
