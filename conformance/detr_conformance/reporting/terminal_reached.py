@@ -30,7 +30,9 @@ def print_reached(console: Console, report: Report) -> None:
 def _dimensions(dimensions: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("dimension", "least", "most", "with gradients", "classes, from a power of two to the next"):
-        table.add_column(column, no_wrap=column != "dimension", justify="right" if column[0] in "lmw" else "left")
+        numbers = column[0] in "lmw"
+        wraps = column.startswith("classes")
+        table.add_column(column, no_wrap=not wraps, overflow="fold", justify="right" if numbers else "left")
     for name, reached in dimensions.items():
         most_backward = "-" if reached["most_backward"] is None else str(reached["most_backward"])
         classes = " ".join(map(str, reached["classes"]))
