@@ -16,6 +16,7 @@ import pytest
 
 from detr_conformance.evidence.catalogue import covering_tests, mutants
 from detr_conformance.evidence.clauses import load_chapters
+from detr_conformance.harness.suite_test import OWN_TESTS
 from detr_conformance.running.mutants import MUTANTS, TWINS
 from detr_conformance.running.trial import suite_test_of, suite_tests
 from detr_conformance.target import FEATURES
@@ -79,7 +80,7 @@ def test_pytest_collects_as_many_as_the_table_says(tmp_path: Path) -> None:
         f"target = replace(target, features={FEATURES})\n"
     )
     tests = set()
-    for profile in ("standard", "training"):
+    for profile in ("standard", *OWN_TESTS):
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
         command += [
             "--pyargs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import torch
 from torch import Tensor
@@ -42,7 +43,10 @@ def compare_gradients(
 def in_two_threads(two: Sequence[Callable[[], Tensor]], times: int) -> list[list[Tensor]]:
     """What each of the two gives, so many times, while the other runs beside it."""
 
+    both = Barrier(2, timeout=60)  # or one is done before the other begins, in the same thread
+
     def work(call: Callable[[], Tensor]) -> list[Tensor]:
+        both.wait()
         with torch.no_grad(), ahead(times):  # which hold for its thread alone
             return [call() for _ in range(times)]
 

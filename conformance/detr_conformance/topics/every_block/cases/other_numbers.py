@@ -17,17 +17,16 @@ OWN: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "postprocess": other_detections,
     "detection_losses": other_losses,
 }
-TURNED = {"mask", "mask_l", "valid_ratios"}  # of the images of a batch
+TURNED = {"mask", "mask_l", "valid_ratios"}  # of the images of a batch; and what is called "..._mask"
 
 
 def other_numbers(operation: str, case: Case) -> Case:
-    """The same parameters; the inputs turned round and scaled, the mask of a map turned round."""
+    """The same parameters; the inputs turned round and scaled, masks turned round."""
     inputs = inputs_of(operation, case)
     if operation in OWN:
         return case.having(**OWN[operation](inputs))
     changed = {name: t.flip(0) * 0.5 for name, t in inputs.items() if differentiable(operation, name, t)}
-    for name in TURNED & inputs.keys():
-        changed[name] = inputs[name].flip(0)
+    changed |= {name: t.flip(0) for name, t in inputs.items() if name in TURNED or name.endswith("_mask")}
     return case.having(**changed)
 
 
