@@ -316,6 +316,13 @@ def _results(
     return results
 
 
+def gradients_of_reference(operation: str, case: Case) -> dict[str, Tensor]:
+    """Of the case's numbers in float64, by name."""
+    made = reference_callable(operation, case, torch.float64)
+    found = _results(operation, made, case, torch.float64, backward=True)
+    return {name: each for name, each in found.items() if name != "output" and not name.startswith(PART)}
+
+
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
     present = [part for part in parts if part is not None]
     return torch.cat(present) if len(parts) == len(present) > 1 else (parts[0] if len(parts) == 1 else None)

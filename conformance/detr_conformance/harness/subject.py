@@ -155,7 +155,12 @@ class Subject:
         return Result(output, gradients)
 
     def pull_back(
-        self, output: Tensor, grad_output: Tensor, inputs: dict[str, Tensor], retain_graph: bool = False
+        self,
+        output: Tensor,
+        grad_output: Tensor,
+        inputs: dict[str, Tensor],
+        retain_graph: bool = False,
+        create_graph: bool = False,
     ) -> dict[str, Tensor | None]:
         """The gradients of the inputs; neither they nor grad_output may be changed by the backward pass."""
         check_form("output", output, grad_output)
@@ -164,7 +169,12 @@ class Subject:
         poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)
         with explained("backward"), _modes_restored():
             gradients = torch.autograd.grad(
-                output, list(inputs.values()), grad_output, retain_graph=retain_graph, allow_unused=True
+                output,
+                list(inputs.values()),
+                grad_output,
+                retain_graph=retain_graph or create_graph,
+                create_graph=create_graph,
+                allow_unused=True,
             )
         if not _same_bytes(grad_output, before):
             raise Mismatch("backward changed the gradient of the output", where="grad_output")

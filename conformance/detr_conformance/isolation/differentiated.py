@@ -22,6 +22,7 @@ class Job:
     client: Client
     step: Callable[[], dict[str, Any]]
     given: Any
+    order: int = 0  # how often something was differentiated in it
 
 
 @dataclass
@@ -117,9 +118,10 @@ class Node(torch.autograd.Function):
                 "gradients": client.coded(incoming),
                 "inputs": client.coded(wanted),
                 "create_graph": again,
+                "order": ctx.job.order + 1,
             }
 
-        found = iter(call(Job(client, step, (incoming, list(ctx.inputs)))))
+        found = iter(call(Job(client, step, (incoming, list(ctx.inputs)), ctx.job.order + 1)))
         return (None, None, None, *(next(found) if needed else None for needed in ctx.needs_input_grad[3:]))
 
 

@@ -24,6 +24,7 @@ from detr_conformance.isolation.values import decode, decode_config, encode
 from detr_conformance.target import Target
 
 PROTOCOL = 0
+REFUSING = ("DelayedError", "Error", "NotImplemented")  # nodes of torch
 Step = dict[str, Any]
 
 
@@ -185,6 +186,8 @@ class Server:
         outputs, inputs, gradients = (self._value(step[name]) for name in ("outputs", "inputs", "gradients"))
         _poison(inputs)
         again = step["create_graph"]
+        if step["order"] > 1:
+            refuse_as_autograd(outputs)
         return there(
             torch.autograd.grad, outputs, inputs, gradients, retain_graph=True, create_graph=again, allow_unused=True
         )
@@ -208,6 +211,19 @@ class Module(nn.Module):
 
     def forward(self, *tensors: Tensor, **named: Tensor) -> Any:
         return self.function(*tensors, **named)
+
+
+def refuse_as_autograd(outputs: list[Tensor]) -> None:
+    """Raises where a whole backward pass would: `torch.autograd.grad` does not visit the nodes that refuse."""
+    waiting, seen = [each.grad_fn for each in outputs], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().rpartition("::")[2] in REFUSING:
+            raise RuntimeError("trying to differentiate twice a function that can be differentiated once")
+        seen.add(node)
+        waiting += [each for each, _ in node.next_functions]
 
 
 def _identities(module: nn.Module) -> dict[str, int]:

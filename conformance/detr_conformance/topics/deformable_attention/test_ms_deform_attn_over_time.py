@@ -1,4 +1,4 @@
-"""Computed arguments, scale, threads, and thousands of calls. Clauses: MSDA-60 to MSDA-63."""
+"""Computed arguments, scale, threads, and thousands of calls. Clauses: MSDA-60 to MSDA-63, MSDA-65."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from detr_conformance.harness.case import Case, lay_out
 from detr_conformance.harness.mismatch import Raised, expect
+from detr_conformance.harness.second_order import right_or_refused
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere, inside, structure_of
@@ -47,6 +48,17 @@ def test_computed_arguments(subject: Subject, case: Case) -> None:
                 return  # torch itself notices that what it needs is gone
             raise
         check_gradients(subject, gradients, case)
+
+
+@covers(
+    "MSDA-65",
+    cases=lambda subject: [case_at(subject, Structure(), inside, note="differentiated twice")],
+    feature="backward",
+    dtypes=FULL,
+    once=True,
+)
+def test_second_derivatives(subject: Subject, case: Case) -> None:
+    right_or_refused(subject, case)
 
 
 def scaled(subject: Subject) -> Iterator[Case]:

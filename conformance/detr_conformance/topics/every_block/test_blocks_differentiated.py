@@ -1,4 +1,4 @@
-"""What every block is held to: whose gradients come back, when, and how large. Clauses: BLK-18 to BLK-21."""
+"""What every block is held to: whose gradients come back, when, and how large. Clauses: BLK-18 to BLK-21, BLK-32."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 from detr_conformance.harness.block import by_name, calling, expectations, leaves_of, make, run
 from detr_conformance.harness.case import Case, lay_out
 from detr_conformance.harness.mismatch import Raised, expect
+from detr_conformance.harness.second_order import right_or_refused
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
@@ -16,6 +17,8 @@ from detr_conformance.topics.every_block.cases.representative import one, repres
 from detr_conformance.topics.every_block.checks import asks_for_gradients, compare_gradients
 
 OPERATIONS = BLOCKS
+FULL = ("float64", "float32")
+MODELS = ("detr", "deformable_detr", "dino")  # nobody penalises the gradients of these
 POWERS = {"float16": (-2, 2)}  # more leaves its range
 
 
@@ -89,3 +92,9 @@ def test_gradients_of_any_scale(subject: Subject, case: Case) -> None:
     reached = [name for name, gradient in seen.items() if gradient is not None and gradient.isnan().any()]
     if any(bool((each.expected != 0).any()) for name, each in right.items() if name != "output"):
         expect(bool(reached), "a NaN in the incoming gradient shows in no gradient", where="grad_output")
+
+
+@covers("BLK-32", cases=one, feature="backward", dtypes=FULL, once=True)
+def test_second_derivatives(subject: Subject, case: Case) -> None:
+    if subject.operation not in MODELS and asks_for_gradients(subject, case):
+        right_or_refused(subject, case)

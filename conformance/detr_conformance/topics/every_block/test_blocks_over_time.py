@@ -18,7 +18,7 @@ from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.images import batches
-from detr_conformance.topics.every_block.cases.other_numbers import other_numbers
+from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
 from detr_conformance.topics.every_block.cases.representative import one
 from detr_conformance.topics.every_block.checks import in_two_threads, same_every_time
 
@@ -67,6 +67,11 @@ def test_copies(subject: Subject, case: Case) -> None:
     right_after(subject, copied, case, "of a deep copy, after the original was overwritten")
     made.load_state_dict(state)
     right_after(subject, made, case, "after its state dict was loaded again")
+    other = make(subject, other_parameters(subject.operation, case))
+    with torch.no_grad():
+        forward(subject, case, other)  # what it has packed by now is of its first parameters
+    other.load_state_dict(state)
+    right_after(subject, other, case, "of another module that has read the state dict")
 
 
 @covers("BLK-24", cases=one, once=True)

@@ -17,11 +17,12 @@ from detr_conformance.harness.block_case import (
     with_parameters,
 )
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.dropping import Outcome, is_one_of
+from detr_conformance.harness.dropping import Outcome, each_by_itself, is_one_of
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.transformer.cases import layer_case, outgoing, standard
 
 IMAGES = 200
+TOKENS = 3
 RATES = ("attn_drop", "proj_drop", "ffn_drop")
 
 
@@ -35,18 +36,18 @@ def padded_rows_agree(subject: Subject, case: Case) -> None:
 
 
 def dropping(subject: Subject) -> Iterator[Case]:
-    """One rate after the other, and all at once. Each image is one token, which attends to one key, so that it meets
-    each dropout once."""
-    for rate in RATES:
-        yield _single_tokens(subject, **{rate: 0.4})
-    yield _single_tokens(subject, attn_drop=0.5, proj_drop=0.5, ffn_drop=0.5)
+    """One rate after the other, and all at once. Where weights are dropped each image is one token, which attends to
+    one key, so that it meets each dropout once; elsewhere it has several, which do not meet the same fate."""
+    yield _few_tokens(subject, 1, attn_drop=0.4)
+    yield _few_tokens(subject, TOKENS, proj_drop=0.4)
+    yield _few_tokens(subject, TOKENS, ffn_drop=0.4)
+    yield _few_tokens(subject, 1, attn_drop=0.5, proj_drop=0.5, ffn_drop=0.5)
 
 
-def _single_tokens(subject: Subject, **settings: Any) -> Case:
+def _few_tokens(subject: Subject, tokens: int, **settings: Any) -> Case:
     settings |= {"embed_dim": 6, "num_heads": 2, "feedforward_dim": 5}
-    return layer_case(
-        subject, standard(subject), note="one token an image", batch=IMAGES, queries=1, keys=1, **settings
-    )
+    note = f"{tokens} tokens an image" if tokens > 1 else "one token an image"
+    return layer_case(subject, standard(subject), note=note, batch=IMAGES, queries=tokens, keys=1, **settings)
 
 
 def drops(subject: Subject, case: Case) -> None:
@@ -64,6 +65,13 @@ def drops(subject: Subject, case: Case) -> None:
                 (_zeros(prepared, hidden, last), "dropped at the end", probability),
                 (_zeros(prepared, hidden) | _scaled(prepared, 1 / keep, last), "hidden dropped", keep * probability),
                 (_scaled(prepared, keep**-2, hidden) | _scaled(prepared, 1 / keep, last), "kept", keep * keep),
+            ])  # fmt: skip
+        elif rate == "proj_drop":
+            _check(subject, prepared, [
+                (_zeros(prepared, *parts), "dropped", probability**2),
+                (_scaled(prepared, _factors(1 / keep, 0), *parts), "dropped in the second channel", keep * probability),
+                (_scaled(prepared, _factors(0, 1 / keep), *parts), "dropped in the first channel", keep * probability),
+                (_scaled(prepared, 1 / keep, *parts), "kept", keep**2),
             ])  # fmt: skip
         else:
             _check(subject, prepared, [
@@ -85,10 +93,11 @@ def _writers(case: Case, rate: str) -> Iterator[tuple[Case, list[str]]]:
             changes |= _zeros(case, f"{own}layers.0.0.weight")
             changes |= {_as_argument(f"{own}layers.0.0.bias"): _single(parameters[f"{own}layers.0.0.bias"], 0)}
             changes |= {_as_argument(name): _single(parameters[name], 0) for name in names}
-        elif rate == "proj_drop":  # one channel of a constant
+        elif rate == "proj_drop":  # two channels of a constant
             names = [f"{own}out_proj.bias"]
             changes |= _zeros(case, f"{own}out_proj.weight")
-            changes |= {_as_argument(names[0]): _single(parameters[names[0]], 0)}
+            bias = _single(parameters[names[0]], 0) - 1.5 * _single(parameters[names[0]], 1)
+            changes |= {_as_argument(names[0]): bias}
         else:  # the value of one head
             names = [f"{own}out_proj.weight"]
             weight = parameters[names[0]].clone()
@@ -108,7 +117,12 @@ def _zeros(case: Case, *names: str) -> dict[str, Tensor]:
     return {_as_argument(name): torch.zeros_like(parameters_of(case)[name]) for name in names}
 
 
-def _scaled(case: Case, factor: float, *names: str) -> dict[str, Tensor]:
+def _factors(first: float, second: float) -> Tensor:
+    """Of six channels, of which the first two are not zero."""
+    return torch.tensor([first, second, 0, 0, 0, 0])
+
+
+def _scaled(case: Case, factor: float | Tensor, *names: str) -> dict[str, Tensor]:
     return {_as_argument(name): parameters_of(case)[name] * factor for name in names}
 
 
@@ -123,4 +137,6 @@ def _check(subject: Subject, case: Case, results: list[tuple[dict[str, Tensor], 
     for changes, name, share in results:
         layer = reference_callable(subject.operation, with_parameters(case, **changes), torch.float64)
         outcomes.append(Outcome(name, layer(**inputs).detach(), limit, share))
-    is_one_of(while_training(subject, case).double(), outcomes, token_wise=True)
+    matches = is_one_of(while_training(subject, case).double(), outcomes, token_wise=True)
+    if matches[0].shape[1] > 1 and len(outcomes) > 1:
+        each_by_itself(matches, outcomes)

@@ -1,4 +1,4 @@
-"""Mutants that show with computed arguments, at other scales, in threads, or after many calls (MSDA-60 to MSDA-63)."""
+"""Mutants that show with computed arguments, at other scales, in threads, after many calls (MSDA-60 to 63, MSDA-65)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from detr_conformance.topics.deformable_attention.mutants.kernel import (
     Table,
     Vectors,
 )
+from detr_conformance.topics.deformable_attention.twins.plain import PlainGather
 
 
 @mutant("weights-kept-in-the-context", rejects="MSDA-60", origin="ctx.weights = weights in place of save_for_backward")
@@ -51,6 +52,33 @@ class ComputedValuesDetached(Kernel):
 
     def prepare(self, call: Call) -> Call:
         return call if call.value.is_leaf else call._replace(value=call.value.detach() + 0 * call.value)
+
+
+class _SampledOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, shares: PerSample, corners: Vectors) -> Vectors:
+        ctx.shares, ctx.corners = shares.detach(), corners.detach()
+        return shares[..., None] * corners
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return (grads[0] * ctx.corners).sum(-1), grads[0] * ctx.shares[..., None]
+
+
+@mutant(
+    "interpolation-differentiated-once", rejects="MSDA-65", origin="a fused interpolation between torch's operators"
+)
+class InterpolationDifferentiatedOnce(PlainGather):
+    """Takes corners and shares for constants when gradients are differentiated."""
+
+    def forward(self, call: Call) -> Tensor:
+        dtype = self.compute_dtype(call)
+        geometry = self.geometry(call, dtype)
+        weights = self.weigh(call.attention_weights.to(dtype), geometry.in_range)
+        rows, shares = torch.stack(geometry.rows, -1), torch.stack(geometry.shares, -1)
+        corners = self.read(self.table(call.value, dtype), (rows,))[0]
+        samples = _SampledOnce.apply(shares, corners).sum(-2)
+        return self.finish((weights[..., None] * samples).sum((3, 4)), call.value.dtype)
 
 
 @mutant("values-saturate", rejects="MSDA-61", origin="a fixed-point table with 21 bits before the point")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from detr_conformance.evidence.registry import twin
 
@@ -98,6 +99,7 @@ class ClosedForm(torch.autograd.Function):
         return factor * surprise
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
         factor, right, surprise, wrong = ctx.saved_tensors
         return grads[0] * factor * (ctx.gamma * right * surprise + wrong), None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,31 @@ class AfterTheSigmoid(RefinementByHand):
     def added(self, delta: Tensor, logit: Tensor) -> Tensor:
         padded = torch.nn.functional.pad(logit, (0, 4 - logit.shape[-1])).sigmoid()
         return (padded + delta.sigmoid() - 0.5).clamp(0, 1)
+
+
+class _KeepsItsOutput(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.box = x.sigmoid()
+        return ctx.box.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * (ctx.box * (1 - ctx.box))
+
+
+@mutant(
+    "refinement-once-differentiable-in-secret",
+    rejects="BLK-32",
+    operation="refine_boxes",
+    origin="ctx.y = y, whose graph a second derivative lacks",
+)
+class OnceDifferentiableInSecret(RefinementByHand):
+    """Takes the slope of its sigmoid for a constant when gradients are differentiated."""
+
+    def box(self, logit: Tensor) -> Tensor:
+        box: Tensor = _KeepsItsOutput.apply(logit)
+        return box
 
 
 @mutant("refinement-logit-missing", rejects="SEL-41", operation="refine_boxes", origin="sigmoid(delta + reference)")

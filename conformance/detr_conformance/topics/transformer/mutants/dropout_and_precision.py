@@ -80,6 +80,38 @@ class CrossNeverDropped(HandWrittenLayer):
 
 
 @mutant(
+    "layer-images-dropped-whole",
+    rejects="TL-22",
+    operation="encoder_layer",
+    origin="stochastic depth of vision transformers in the place of dropout",
+)
+class ImagesDroppedWhole(HandWrittenLayer):
+    """Drops what an attention adds for all tokens of an image, or for none."""
+
+    def output_dropout(self, attended: Tokens) -> Tokens:
+        kept = F.dropout(
+            attended.new_ones(attended.shape[0], 1, attended.shape[2]), self.config.proj_drop, self.training
+        )
+        return attended * kept
+
+
+@mutant(
+    "layer-tokens-dropped-whole",
+    rejects="TL-22",
+    operation="decoder_layer",
+    origin="nn.Dropout1d, which drops channels as a whole",
+)
+class TokensDroppedWhole(HandWrittenLayer):
+    """Drops all channels of a token, or none."""
+
+    def output_dropout(self, attended: Tokens) -> Tokens:
+        return (
+            attended
+            * F.dropout(attended.new_ones(attended.shape[:-1]), self.config.proj_drop, self.training)[..., None]
+        )
+
+
+@mutant(
     "layer-dropped-after-norm",
     rejects="TL-22",
     operation="encoder_layer",
