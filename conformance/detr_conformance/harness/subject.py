@@ -181,12 +181,14 @@ class Subject:
         for name, tensor in inputs.items():
             if not _same_bytes(tensor.detach(), private[name]):
                 raise Mismatch(f"backward changed the argument {name}", where=name)
+        self._check_held()
+        self._held += [(each, each.detach().clone()) for each in gradients if each is not None]
         return dict(zip(inputs, gradients, strict=True))
 
     def _check_held(self) -> None:
         for held, copy in self._held:
             if not _same_bytes(held.detach(), copy):
-                raise Mismatch("a later call changed the output of an earlier one", where="output")
+                raise Mismatch("a later call changed the output, or a gradient, of an earlier one", where="output")
 
     def drop_held(self) -> None:
         """Forgets earlier outputs, which the test is about to modify itself."""

@@ -37,6 +37,11 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def flushes_subnormals() -> bool:
+    """There is no other way to ask."""
+    return not bool(torch.tensor(1e-40, dtype=torch.float32) * 1.5)
+
+
 STATES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "grad_mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "default_dtype": (
@@ -48,6 +53,7 @@ STATES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "matmul_precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     "anomaly_detection": (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
     "autocast": (_autocast, _set_autocast),
+    "flushes_subnormals": (flushes_subnormals, torch.set_flush_denormal),
     "random_state": (_random_state, _set_random_state),
 }
 

@@ -12,6 +12,7 @@ from detr_conformance.harness.case import LAYOUTS, Case
 from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.isolation import ambient
 from detr_conformance.topics.deformable_attention.cases.core import (
     TURNED,
     Structure,
@@ -142,6 +143,7 @@ GLOBAL_STATE: dict[str, Callable[[], object]] = {
     "Python's random state": random.getstate,
     "NumPy's random state": lambda: repr(numpy.random.get_state()),  # noqa: NPY002
     "anomaly detection": torch.is_anomaly_enabled,
+    "the flushing of subnormal numbers": ambient.flushes_subnormals,
 }
 
 
@@ -157,6 +159,7 @@ def test_no_side_effects(subject: Subject, case: Case) -> None:
         torch.set_num_threads(before["the number of threads"])  # type: ignore[arg-type]
         torch.set_deterministic_debug_mode(int(str(before["the deterministic mode"])))
         torch.set_float32_matmul_precision(str(before["the float32 matmul precision"]))
+        torch.set_flush_denormal(bool(before["the flushing of subnormal numbers"]))
     for name, value in before.items():
         expect(after[name] == value, f"the call changed {name}", where=name)
     whole(subject, case)

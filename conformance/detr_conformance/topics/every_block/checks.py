@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,13 +41,14 @@ def compare_gradients(
         subject.compare(f"grad_{name} {what}", gradient, right[name].expected, right[name].limit)
 
 
-def in_two_threads(two: Sequence[Callable[[], Tensor]], times: int) -> list[list[Tensor]]:
+def in_two_threads(two: Sequence[Callable[[], Any]], times: int, differentiated: bool = False) -> list[list[Any]]:
     """What each of the two gives, so many times, while the other runs beside it."""
-
     both = Barrier(2, timeout=60)  # or one is done before the other begins, in the same thread
 
-    def work(call: Callable[[], Tensor]) -> list[Tensor]:
+    def work(call: Callable[[], Any]) -> list[Any]:
         both.wait()
+        if differentiated:
+            return [call() for _ in range(times)]
         with torch.no_grad(), ahead(times):  # which hold for its thread alone
             return [call() for _ in range(times)]
 
