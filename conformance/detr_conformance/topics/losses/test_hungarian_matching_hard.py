@@ -1,10 +1,17 @@
-"""Exact solutions, boxes of every kind, large calls (chapter 15, HM-25 to HM-27)."""
+"""Exact solutions, boxes of every kind, large calls, many calls (chapter 15, HM-25 to HM-28)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from detr_conformance.harness.block import calling, make
+from detr_conformance.harness.block_case import call_with
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.every_block.checks import LEAKED, in_two_threads, tensors_alive
 from detr_conformance.topics.losses.cases.hard_matching import (
     exchanges,
     large_matchings,
@@ -12,9 +19,10 @@ from detr_conformance.topics.losses.cases.hard_matching import (
     rings,
     telling_boxes,
 )
-from detr_conformance.topics.losses.checks.matching import is_cheapest
+from detr_conformance.topics.losses.checks.matching import KEYS, is_cheapest, of_least_cost
 
 OPERATION = "hungarian_matching"
+CALLS = 200
 
 
 @covers("HM-25", cases=telling_boxes, dtypes=("float64", "float32"), once=True)
@@ -40,3 +48,27 @@ def test_any_size(subject: Subject, case: Case) -> None:
 @covers("HM-27", cases=published_hungarian_matching, once=True)
 def test_matching_of_published_size(subject: Subject, case: Case) -> None:
     is_cheapest(subject, case)
+
+
+@covers("HM-28", cases=exchanges, dtypes=("float64", "float32"), once=True)
+def test_threads_and_many_calls(subject: Subject, case: Case) -> None:
+    turned = case.having(**{name: case[name].flip(1) for name in ("pred_logits", "pred_boxes")})
+    two = (case, turned)
+    for several, own in zip(in_two_threads([matching(subject, each) for each in two], 8), two, strict=True):
+        for found in several:
+            of_least_cost(subject, own, {name: found[name].cpu() for name in KEYS})
+    once_more = matching(subject, case)
+    once_more()
+    before = tensors_alive()
+    for _ in range(CALLS):
+        once_more()
+    left = tensors_alive() - before
+    expect(left <= LEAKED, f"{left} more tensors are alive after {CALLS} calls", where="memory")
+
+
+def matching(subject: Subject, case: Case) -> Callable[[], Any]:
+    """A call without the guards, which are for one thread and one call at a time."""
+    made = make(subject, case)
+    bound, inputs = calling(subject, made, case)
+    arguments = bound.arguments(inputs)
+    return lambda: call_with(subject.operation, made, arguments)
