@@ -18,6 +18,7 @@ PACKAGES = {"reference": "detr_reference", "conformance": "detr_conformance", "b
 # Folder of the packages -> the folders of spec_tests that are about it; others are about the one of their own name.
 ABOUT = {
     "evidence": ("harness", "commands"),
+    "isolation": ("harness",),
     "harness": ("harness", "every_block"),
     "running": ("harness", "commands"),
     "reporting": ("reports", "commands"),

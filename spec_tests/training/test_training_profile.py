@@ -158,11 +158,11 @@ def test_whoever_claims_no_gradients_is_refused(tmp_path: Path) -> None:
     from detr_conformance.running.session import Session, SetupError
 
     (tmp_path / "mine.py").write_text(BROKEN, encoding="utf-8")
-    options = Namespace(
-        detr_target=f"{tmp_path / 'mine.py'}:forward", detr_profile="training", detr_operation=[], detr_replay=None
-    )
+    said = {"target": f"{tmp_path / 'mine.py'}:forward", "profile": "training", "operation": [], "seed": 0}
+    said |= {"isolate": False, "time_limit": 60.0, "memory_limit": 0.0, "cases": str(tmp_path)}
+    said |= dict.fromkeys(("replay", "device", "dtype"))
     with pytest.raises(SetupError, match="does not claim the feature backward"):
-        Session.from_options(options)
+        Session.from_options(Namespace(**{f"detr_{name}": value for name, value in said.items()}))
 
 
 def test_predictions_of_no_denoising_query_may_be_left_out() -> None:
