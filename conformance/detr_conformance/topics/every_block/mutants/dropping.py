@@ -44,7 +44,8 @@ class OwnDropout(nn.Module):
 def own_generator(config: MultiheadAttentionConfig, state_dict: Mapping[str, Tensor] | None) -> nn.Module:
     """Every layer and every rank drops what the first one does."""
     module = with_parameters(MultiheadAttention(config), state_dict)
-    module.attn_drop, module.proj_drop = OwnDropout(config.attn_drop), OwnDropout(config.proj_drop)
+    for name in ("attn_drop", "proj_drop"):
+        setattr(module, name, OwnDropout(getattr(config, name)))
     return module
 
 
