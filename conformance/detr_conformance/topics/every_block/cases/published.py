@@ -192,7 +192,8 @@ def selected(subject: Subject) -> Iterator[Case]:
 
 
 def decoder(subject: Subject) -> Iterator[Case]:
-    yield decoder_case(subject, replace(DecoderStructure(), queries=1030, layers=2), note="1030 queries")
+    yield decoder_case(subject, replace(DecoderStructure(), queries=270, layers=2), note="270 queries")
+    yield decoder_case(subject, replace(DecoderStructure(), queries=1030, layers=1), note="1030 queries")
 
 
 def refined(subject: Subject) -> Iterator[Case]:
