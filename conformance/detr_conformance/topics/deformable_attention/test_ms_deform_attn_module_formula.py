@@ -1,4 +1,4 @@
-"""The deformable attention module: where it looks, how much that counts. Clauses: MSDM-1 to MSDM-6, MSDM-11, MSDM-24."""
+"""The deformable attention module: where it looks, how much that counts. Clauses: MSDM-1 to MSDM-6, 11, 24."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.images import batches
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
-from detr_conformance.topics.every_block.cases.representative import one
+from detr_conformance.topics.every_block.cases.representative import one, representative
 from detr_conformance.topics.every_block.checks import (
     LEAKED,
     asks_for_gradients,
@@ -60,7 +60,7 @@ def test_one_module_for_any_call(subject: Subject, case: Case) -> None:
         right_after(subject, made, case, "in evaluation after training")
 
 
-@covers("BLK-22", cases=one, feature="backward")
+@covers("BLK-22", cases=representative, feature="backward")
 def test_training_after_inference(subject: Subject, case: Case) -> None:
     """Validation, then the next epoch: what is kept from inference mode may not be part of a graph."""
     made = make(subject, case)
