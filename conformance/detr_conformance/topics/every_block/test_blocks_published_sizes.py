@@ -1,4 +1,4 @@
-"""Every block at the sizes of published models, and beyond any table of fixed size. Clause: BLK-30."""
+"""Every block at the sizes of published models, and beyond any table of fixed size. Clauses: BLK-30, BLK-14."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from detr_conformance.topics.every_block.checks import asks_for_gradients, is_mo
 
 OPERATIONS = tuple(PUBLISHED)
 RARER = 4.0
+RARER_IN_HALF = 1.5
 
 
 @covers("BLK-30", cases=published, once=True, costly=True)
@@ -33,3 +34,16 @@ def test_published_sizes(subject: Subject, case: Case) -> None:
     if isinstance(made, nn.Module):
         got = forward(subject, case, made.train())
         subject.compare("output while training", got, output.expected, output.limit)
+
+
+def first_of_a_module(subject: Subject) -> list[Case]:
+    return [next(published(subject))] if is_module(subject) else []
+
+
+@covers("BLK-14", cases=first_of_a_module, feature="autocast", dtypes=("float32",), costly=True)
+def test_autocast_at_published_sizes(subject: Subject, case: Case) -> None:
+    """What the reference keeps in float32 while it is in bfloat16 stays so: sums of many small numbers."""
+    right = expectations(subject, case, backward=False, dtype="bfloat16", precise=True)["output"]
+    with torch.autocast(subject.device, dtype=torch.bfloat16), torch.no_grad():
+        output = forward(subject, case)
+    subject.compare("output", output, right.expected, RARER_IN_HALF * right.limit)
