@@ -72,7 +72,7 @@ def on_long_maps(subject: Subject) -> list[Case]:
 
 @covers("MSDM-25", cases=on_long_maps, feature="autocast", dtypes=("float32",))
 def test_locations_under_autocast(subject: Subject, case: Case) -> None:
-    """What is rounded to bfloat16 at its right place is off by a hundredth of what is usual, another cell by all of it."""
+    """Rounding to bfloat16 at the right place is off by a hundredth of what is usual, another cell by all of it."""
     expected = expectations(subject, case, backward=False)["output"].expected
     with torch.autocast(subject.device, dtype=torch.bfloat16), torch.no_grad():
         output = forward(subject, case)

@@ -19,6 +19,12 @@ OPERATIONS = DROPPING
 OF_PIXELS = ("images", "mask")  # what a whole model has of each image
 
 
+def differ(one: Tensor, other: Tensor, otherwise: str) -> None:
+    """By more than equal numbers do that are added up in another order."""
+    rounding = 0.01 * one.double().square().mean().sqrt()
+    expect(bool(((one - other).abs() > rounding).any()), otherwise, where="output")
+
+
 def drops_now(subject: Subject) -> list[Case]:
     return with_dropout(subject)[:1]
 
@@ -30,7 +36,7 @@ def test_every_call_drops_anew(subject: Subject, case: Case) -> None:
     for context in (torch.enable_grad, torch.no_grad):
         with context():
             one, other = (forward(subject, case, module).detach().clone() for _ in range(2))
-        expect(not torch.equal(one, other), f"under {context.__name__} two training calls drop the same, or nothing")
+        differ(one, other, f"under {context.__name__} two training calls drop the same, or nothing")
 
 
 @covers("BLK-33", cases=drops_now, once=True)
@@ -44,7 +50,7 @@ def test_two_modules_drop_differently(subject: Subject, case: Case) -> None:
             found.append(forward(subject, case, in_training(make(subject, case))).detach().clone())
         finally:
             torch.random.set_rng_state(state)
-    expect(not torch.equal(*found), "two new modules drop the same, whatever the seed")
+    differ(found[0], found[1], "two new modules drop the same, whatever the seed")
 
 
 @covers("BLK-33", cases=drops_now, once=True)
@@ -59,12 +65,13 @@ def test_images_drop_differently(subject: Subject, case: Case) -> None:
     }
     output = forward(subject, case.having(**own), in_training(make(subject, case))).detach().cpu()
     one, other = (of_image_alone(subject, case, output, image) for image in range(2))
-    expect(not torch.equal(one, other), "two images of a batch drop the same, or nothing")
+    differ(one, other, "two images of a batch drop the same, or nothing")
 
 
 @covers("BLK-33", cases=alike_tokens, once=True)
 def test_tokens_drop_differently(subject: Subject, case: Case) -> None:
-    """Thousands of tokens with the same numbers: where two results are equal a mask was used twice."""
+    """Thousands of tokens with the same numbers: where zeros of two results are in the same places a mask was used
+    twice."""
     tokens: Tensor = while_training(subject, case).flatten(0, -2)
-    repeated = len(tokens) - len(tokens.unique(dim=0))
+    repeated = len(tokens) - len((tokens == 0).unique(dim=0))
     expect(not repeated, f"{repeated} of {len(tokens)} tokens drop what another one drops", where="output")
