@@ -111,7 +111,9 @@ def test_a_twin_passes(twin: Twin, dtype: str) -> None:
     settings = None if dtype == "float32" else A_QUARTER
     failures = [
         f"{', '.join(test.clauses)} {test.name}: {failure}"
-        for test, _, failure in trials(as_target(twin), dtypes=(dtype,), costly=costly, elsewhere=False)
+        for test, _, failure in trials(
+            as_target(twin), dtypes=(dtype,), settings=settings, costly=costly, elsewhere=False
+        )
         if failure is not None
     ]
     assert failures == []

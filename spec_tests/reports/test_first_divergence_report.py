@@ -34,7 +34,8 @@ def build(config, state_dict=None):
     from detr_reference.detectors.dino import build
 
     model = build(config, state_dict)
-    model.transformer.decoder.layers[1].register_forward_hook(lambda module, inputs, output: output * 1.01)
+    for layer in model.transformer.decoder.layers[1:2]:  # a case may have a single one
+        layer.register_forward_hook(lambda module, inputs, output: output * 1.01)
     return model
 
 

@@ -18,6 +18,7 @@ TORCH_DTYPES = {
 }
 PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
 LAYOUTS = ("contiguous", "offset", "transposed", "sliced")
+OF_IMAGES = "channels_last"  # a further layout, of what has four axes; whatever has fewer is contiguous
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +27,7 @@ class Case:
 
     Attributes:
         tensors: the arguments by name, and `grad_output` where a backward pass is meant.
-        layout: how the floating arguments lie in memory, one of LAYOUTS.
+        layout: how the floating arguments lie in memory, one of LAYOUTS or OF_IMAGES.
         note: what the case was made to show, in a few words.
         options: further settings of the call, as text (a module's configuration, say).
         shapes: of the floating outputs by name, where the call returns a dict; None where it returns one tensor.
@@ -93,7 +94,9 @@ class LazyCases:
 
 def lay_out(tensor: Tensor, layout: str) -> Tensor:
     """A tensor with the same contents and the memory layout asked for; what lies between is NaN."""
-    if layout == "contiguous" or tensor.numel() == 0:
+    if layout == OF_IMAGES and tensor.ndim == 4:
+        return tensor.clone(memory_format=torch.channels_last)
+    if layout in ("contiguous", OF_IMAGES) or tensor.numel() == 0:
         return tensor.clone(memory_format=torch.contiguous_format)
     filler = torch.nan if tensor.is_floating_point() else 0
     if layout == "offset":

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import LAYOUTS, OF_IMAGES, Case
 
 FORMAT = "detr-spec-case-1"
 LARGEST_FILE = 1 << 30
@@ -65,7 +65,7 @@ def read_case(path: Path) -> tuple[Case, str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CaseFileError(f"{path} cannot be read as safetensors: {error}") from error
-    if about.get("layout") not in LAYOUTS:
+    if about.get("layout") not in (*LAYOUTS, OF_IMAGES):
         raise CaseFileError(f"{path} names the unknown layout {about.get('layout')!r}")
     try:
         options, order = json.loads(about["options"]), json.loads(about["order"])

@@ -1,4 +1,4 @@
-"""The deformable attention module: where it looks, how much that counts. Clauses: MSDM-1 to MSDM-6, MSDM-11."""
+"""The deformable attention module: where it looks, how much that counts. Clauses: MSDM-1 to MSDM-6, 11, 24."""
 
 from __future__ import annotations
 
@@ -62,6 +62,22 @@ def test_layout_of_the_offsets(subject: Subject, case: Case) -> None:
 def test_every_level_has_its_own_reference_point(subject: Subject, case: Case) -> None:
     first, last = case["reference_points"][:, :, 0], case["reference_points"][:, :, -1]
     require(case["reference_points"].shape[2] == 1 or not torch.equal(first, last), "levels share reference points")
+    agrees(subject, case)
+
+
+def near_and_far(subject: Subject) -> Iterator[Case]:
+    """Boxes of a thousandth of the map; then offsets of tens of cells, most of them on the map."""
+    small = module_case(subject, replace(OBLONG, coordinates=4), note="small boxes")
+    boxes = small["reference_points"].clone()
+    boxes[..., 2:] *= 0.01
+    yield small.having(reference_points=boxes)
+    wide = ModuleStructure(((40, 70), (66, 35)), queries=9, heads=4)
+    far = module_case(subject, wide, note="offsets of tens of cells")
+    yield with_parameters(far, sampling_offsets__bias=20 * parameters_of(far)["sampling_offsets.bias"])
+
+
+@covers("MSDM-24", cases=near_and_far)
+def test_any_distance(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 

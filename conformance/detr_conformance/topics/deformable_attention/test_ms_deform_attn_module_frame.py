@@ -150,6 +150,8 @@ def test_gradient_accuracy(subject: Subject, case: Case) -> None:
 def freshly_initialised(subject: Subject) -> Iterator[Case]:
     for heads in (8, 3, 4):
         yield module_case(subject, replace(OBLONG, heads=heads, channels=8), note=f"{heads} heads, own parameters")
+    for points in (1, 9):
+        yield module_case(subject, replace(OBLONG, channels=8, points=points), note=f"{points} points, own parameters")
 
 
 @covers("MSDM-19", cases=freshly_initialised, once=True)

@@ -1,14 +1,16 @@
-"""The deformable attention module: sizes together, and as models call it. Clauses: MSDM-22 and MSDM-23."""
+"""The deformable attention module: sizes together, and as models call it. Clauses: MSDM-22, 23, 25."""
 
 from __future__ import annotations
 
 import torch
 
-from detr_conformance.harness.block import agrees, gradients_agree
+from detr_conformance.harness.block import agrees, expectations, forward, gradients_agree
+from detr_conformance.harness.block_case import parameters_of, with_parameters
 from detr_conformance.harness.case import Case, LazyCases
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.topics.deformable_attention.cases.module import ModuleStructure, module_case
 from detr_conformance.topics.deformable_attention.cases.module_sizes import (
     ENCODER,
     covering_modules,
@@ -55,3 +57,24 @@ def test_a_module_as_an_encoder_calls_it(subject: Subject, case: Case) -> None:
         torch.equal(case["query"].new_tensor(case["query"].shape[1]), case["spatial_shapes"].prod(-1).sum()), "Q = S"
     )
     judge_large_module(subject, case)
+
+
+def on_long_maps(subject: Subject) -> list[Case]:
+    """Reference points that bfloat16 knows, and offsets of parts of a cell, which it rounds by little."""
+    s = ModuleStructure(((3, 334), (260, 4)), queries=40, heads=4)
+    case = module_case(subject, s, note="long sides")
+    case = case.having(reference_points=(case["reference_points"] * 256).round() / 256)
+    near = {
+        f"sampling_offsets__{part}": parameters_of(case)[f"sampling_offsets.{part}"] / 8 for part in ("weight", "bias")
+    }
+    return [with_parameters(case, **near)]
+
+
+@covers("MSDM-25", cases=on_long_maps, feature="autocast", dtypes=("float32",))
+def test_locations_under_autocast(subject: Subject, case: Case) -> None:
+    """Rounding to bfloat16 at the right place is off by a hundredth of what is usual, another cell by all of it."""
+    expected = expectations(subject, case, backward=False)["output"].expected
+    with torch.autocast(subject.device, dtype=torch.bfloat16), torch.no_grad():
+        output = forward(subject, case)
+    usual = expected.square().mean().sqrt()
+    subject.compare("output under autocast", output, expected, (usual / 16).expand_as(expected))

@@ -176,9 +176,12 @@ def test_denoising_predictions(subject: Subject, case: Case) -> None:
     groups = max(1, settings["denoising_number"] // max(counts))
     queries = groups * 2 * max(counts)
     found = trained_outputs(subject, case)
+    with torch.no_grad():  # as where the losses of a validation are computed
+        quiet = trained_outputs(subject, case)
     shape = (settings["num_decoder_layers"], len(counts), queries)
     for name, last in (("dn_logits", settings["num_classes"]), ("dn_boxes", 4)):
         expect(name in found, f"in training with targets there is no {name}", where=name, expected=str((*shape, last)))
+        expect(name in quiet, f"in training without gradients there is no {name}", where=name)
         got = tuple(found[name].shape)
         expect(got == (*shape, last), f"{name} has the shape {got}", where=name, expected=str((*shape, last)))
         expect(bool(found[name].isfinite().all()), f"{name} is not finite", where=name)

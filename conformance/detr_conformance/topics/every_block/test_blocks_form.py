@@ -19,7 +19,7 @@ from detr_conformance.harness.block import (
     run,
 )
 from detr_conformance.harness.block_case import inputs_of, parameters_of
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import LAYOUTS, OF_IMAGES, Case
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.packing import shapes_of_image
 from detr_conformance.harness.subject import Subject
@@ -102,7 +102,13 @@ def numbers_of(subject: Subject, module: Any, case: Case) -> list[Tensor]:
     return [part for parts in named.values() for part in parts]
 
 
-@covers("BLK-4", cases=lambda subject: [case.laid_out(layout) for case in one(subject) for layout in LAYOUTS])
+def in_any_layout(subject: Subject) -> list[Case]:
+    (case,) = one(subject)
+    images = any(t.ndim == 4 and t.is_floating_point() for t in inputs_of(subject.operation, case).values())
+    return [case.laid_out(layout) for layout in (*LAYOUTS, *([OF_IMAGES] if images else []))]
+
+
+@covers("BLK-4", cases=in_any_layout)
 def test_any_strides(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     if subject.backward and asks_for_gradients(subject, case):

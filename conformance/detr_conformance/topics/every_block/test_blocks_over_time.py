@@ -10,20 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance import operations
-from detr_conformance.harness.block import calling, expectations, forward, make
+from detr_conformance.harness.block import calling, expectations, forward, leaves_of, make, run
 from detr_conformance.harness.block_case import call_with
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.packing import packed
-from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.images import batches
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
-from detr_conformance.topics.every_block.cases.representative import one
-from detr_conformance.topics.every_block.checks import in_two_threads, same_every_time
+from detr_conformance.topics.every_block.cases.representative import one, representative
+from detr_conformance.topics.every_block.checks import (
+    LEAKED,
+    asks_for_gradients,
+    compare_gradients,
+    in_two_threads,
+    same_every_time,
+    tensors_alive,
+)
 
 OPERATIONS = BLOCKS
 MODELS = ("detr", "deformable_detr", "dino")
+STEPS = 12  # a tensor that each leaves behind is more than those that come and go
 
 
 def right_after(subject: Subject, made: Any, case: Case, what: str) -> None:
@@ -51,6 +60,17 @@ def test_one_module_for_any_call(subject: Subject, case: Case) -> None:
         right_after(subject, made, case, "in evaluation after training")
 
 
+@covers("BLK-22", cases=representative, feature="backward")
+def test_training_after_inference(subject: Subject, case: Case) -> None:
+    """Validation, then the next epoch: what is kept from inference mode may not be part of a graph."""
+    made = make(subject, case)
+    right = expectations(subject, case)
+    with torch.inference_mode():
+        forward(subject, case, made)
+    if asks_for_gradients(subject, case):
+        compare_gradients(subject, run(subject, case, made).gradients, right, "after a call in inference mode")
+
+
 @covers("BLK-23", cases=one)
 def test_copies(subject: Subject, case: Case) -> None:
     """A deep copy, and a state dict read by a new module and by a used one, compute the same and share nothing."""
@@ -72,6 +92,26 @@ def test_copies(subject: Subject, case: Case) -> None:
         forward(subject, case, other)  # what it has packed by now is of its first parameters
     other.load_state_dict(state)
     right_after(subject, other, case, "of another module that has read the state dict")
+
+
+@covers("BLK-23", cases=one, feature="backward")
+def test_copies_between_steps(subject: Subject, case: Case) -> None:
+    """While the graph of a training call is alive, and after its backward pass."""
+    made = make(subject, case)
+    if not isinstance(made, nn.Module) or not asks_for_gradients(subject, case):
+        return
+    made.train()
+    bound, inputs = calling(subject, made, case)
+    arguments = bound.arguments(inputs)
+    leaves = leaves_of(subject, made, case, arguments)
+    output = bound.call(arguments)
+    with explained("copy.deepcopy of a module between call and backward"):
+        first = copy.deepcopy(made)
+    bound.pull_back(output, case["grad_output"].to(subject.device), leaves)
+    with explained("copy.deepcopy of a module after backward"):
+        second = copy.deepcopy(made)
+    for copied in (first, second):
+        right_after(subject, copied.eval(), case, "of a copy made in training")
 
 
 @covers("BLK-24", cases=one, once=True)
@@ -103,6 +143,32 @@ def test_many_calls(subject: Subject, case: Case) -> None:
         subject.compare("output of the first call", first, right.expected, right.limit)
 
     same_every_time(repeated(subject, made, case), check, (2 * right.limit).to(subject.device), soak(subject))
+
+
+@covers("BLK-25", cases=one, feature="backward", once=True, costly=True)
+def test_many_training_steps(subject: Subject, case: Case) -> None:
+    """A step is a call in training mode and its backward pass; the graph and all that it holds go with the step."""
+    made = make(subject, case)
+    if isinstance(made, nn.Module):
+        made.train()
+    elif not asks_for_gradients(subject, case):
+        return
+    training_step(subject, made, case)
+    before = tensors_alive()
+    for _ in range(STEPS):
+        training_step(subject, made, case)
+    left = tensors_alive() - before
+    expect(left <= LEAKED, f"{left} more tensors are alive after {STEPS} steps of training", where="memory")
+
+
+def training_step(subject: Subject, made: Any, case: Case) -> None:
+    bound, inputs = calling(subject, made, case)
+    arguments = bound.arguments(inputs)
+    leaves = leaves_of(subject, made, case, arguments)
+    output = packed(call_with(subject.operation, made, arguments), case.shapes)
+    if leaves and output.requires_grad:
+        grad_output = case["grad_output"].to(output)
+        torch.autograd.grad(output, list(leaves.values()), grad_output, allow_unused=True)
 
 
 def soak(subject: Subject) -> int:

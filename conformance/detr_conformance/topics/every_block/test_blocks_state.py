@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
 
-from detr_conformance import operations
 from detr_conformance.harness.block import (
     agrees,
     calling,
@@ -26,13 +24,13 @@ from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.detectors.cases.regimes import frozen_otherwise
+from detr_conformance.topics.every_block.cases.dropping import with_dropout
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
 from detr_conformance.topics.every_block.cases.representative import representative
 from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
 
 OPERATIONS = BLOCKS
 MODELS = ("detr", "deformable_detr", "dino")
-DROPOUTS = ("attn_drop", "proj_drop", "ffn_drop", "dropout")
 
 
 @covers("BLK-6", cases=representative)
@@ -62,16 +60,6 @@ def _load(own: Mapping[str, tuple[Tensor, ...]], case: Case) -> None:
         values = parameters_of(case)[name].split([part.shape[0] for part in parts])
         for part, value in zip(parts, values, strict=True):
             part.copy_(value.to(part))
-
-
-def with_dropout(subject: Subject) -> list[Case]:
-    """Complete calls, where there is dropout at a probability that would show."""
-    config = operations.OPERATIONS[subject.operation].config
-    cases = representative(subject)
-    if config is None:
-        return cases
-    drops = [field.name for field in fields(operations.resolve(config)) if field.name in DROPOUTS]
-    return [replace(case, options=case.options | dict.fromkeys(drops, "0.5")) for case in cases]
 
 
 @covers("BLK-7", cases=with_dropout, feature="deterministic")

@@ -32,6 +32,7 @@ from detr_conformance.topics.every_block.cases.representative import one
 from detr_conformance.topics.every_block.checks import asks_for_gradients, compare_gradients, is_module
 
 OPERATIONS = BLOCKS
+FEW = 8  # of more modules within modules each one is not frozen by itself
 
 
 # -- frozen parts ---------------------------------------------------------------------------------------------
@@ -46,7 +47,16 @@ def asking(names: list[str], given: set[str]) -> dict[str, list[str]]:
         "of every other parameter": parameters[::2],
         "of the other parameters": parameters[1::2],
     }
+    for part in parts_of(parameters):
+        chosen[f"of all but {part}"] = [name for name in names if name in given or not name.startswith(f"{part}.")]
     return {what: those for what, those in chosen.items() if those}
+
+
+def parts_of(parameters: list[str]) -> list[str]:
+    """The modules that these belong to: those of the first two steps of a path, where there are not too many."""
+    paths = [name.split(".")[:-1] for name in parameters]
+    outer, inner = ({".".join(path[:depth]) for path in paths if len(path) >= depth} for depth in (1, 2))
+    return sorted(outer | inner) if len(inner) <= FEW else sorted(outer)
 
 
 @covers("BLK-26", cases=one, feature="backward")

@@ -1,4 +1,4 @@
-"""DINO's decoder: refinement, predictions, heads. Clauses: DEC-13 to DEC-23."""
+"""DINO's decoder: refinement, predictions, heads. Clauses: DEC-13 to DEC-23, DEC-33."""
 
 from __future__ import annotations
 
@@ -55,6 +55,19 @@ def boxes_on_the_border(subject: Subject) -> Iterator[Case]:
 @covers("DEC-16", cases=boxes_on_the_border)
 def test_epsilon(subject: Subject, case: Case) -> None:
     parts_agree(subject, case, "references", "pred_boxes")
+
+
+def small_boxes(subject: Subject) -> Iterator[Case]:
+    """Heads that leave boxes nearly as they are, or each layer would look at larger ones."""
+    case = silenced(decoder_case(subject, PLAIN, note="small boxes"), "layers.2.weight")
+    boxes = case["reference_points"].clone()
+    boxes[..., 2:] *= 0.01
+    yield case.having(reference_points=boxes)
+
+
+@covers("DEC-33", cases=small_boxes)
+def test_small_boxes(subject: Subject, case: Case) -> None:
+    agrees(subject, case)
 
 
 # -- predictions ----------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def test_order_of_the_cells(subject: Subject, case: Case) -> None:
 
 def much_padding(subject: Subject) -> Iterator[Case]:
     yield reference_case(subject, PYRAMID, 0.4 * unlike_ratios(subject, 2, 3), "much padding")
+    yield reference_case(subject, PYRAMID, 0.03 * unlike_ratios(subject, 2, 3), "a strip beside wide images")
 
 
 @covers("SEL-13", cases=much_padding)

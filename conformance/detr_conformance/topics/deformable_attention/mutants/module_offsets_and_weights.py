@@ -1,4 +1,4 @@
-"""Mutants of the module: where it looks, and how much that counts (MSDM-1 to MSDM-6)."""
+"""Mutants of the module: where it looks, and how much that counts (MSDM-1 to MSDM-6, MSDM-24)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,22 @@ class NormaliserMinusOne(HandWrittenModule):
 
     def around_point(self, centre: Tensor, offsets: Offsets, spatial_shapes: Int[Tensor, "level 2"]) -> Tensor:
         return super().around_point(centre, offsets, (spatial_shapes - 1).clamp(min=1))
+
+
+@mutant("offsets-within-sixteen-cells", rejects="MSDM-24", origin="a clamp against offsets that run away")
+class OffsetsWithinSixteenCells(HandWrittenModule):
+    """Looks no further than 16 cells."""
+
+    def around_point(self, centre: Tensor, offsets: Offsets, spatial_shapes: Int[Tensor, "level 2"]) -> Tensor:
+        return super().around_point(centre, offsets.clamp(-16, 16), spatial_shapes)
+
+
+@mutant("boxes-of-a-hundredth", rejects="MSDM-24", origin="clamp(min=...) on the sizes of boxes")
+class BoxesOfAHundredth(HandWrittenModule):
+    """Looks into boxes of at least a hundredth of the map."""
+
+    def within_box(self, centre: Tensor, size: Tensor, offsets: Offsets) -> Tensor:
+        return super().within_box(centre, size.clamp(min=0.01), offsets)
 
 
 @mutant("box-offsets-not-per-point", rejects="MSDM-2", origin="/ num_points forgotten")

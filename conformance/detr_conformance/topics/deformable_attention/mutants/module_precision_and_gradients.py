@@ -1,11 +1,12 @@
-"""Mutants of the module: precision and gradients (MSDM-17, MSDM-18)."""
+"""Mutants of the module: precision and gradients (MSDM-17, MSDM-18, MSDM-25)."""
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from detr_conformance.evidence.registry import mutant
+from detr_conformance.evidence.registry import DEFAULT_FEATURES, mutant
 from detr_conformance.topics.deformable_attention.mutants.module import (
     HandWrittenModule,
     Heads,
@@ -32,6 +33,20 @@ class FastExponential(HandWrittenModule):
         excess = logits - logits.amax((3, 4), keepdim=True)
         powers = (1 + excess / 1024).clamp(min=0) ** 1024
         return powers / powers.sum((3, 4), keepdim=True)
+
+
+@mutant(
+    "locations-in-bfloat16-under-autocast",
+    rejects="MSDM-25",
+    origin="a core that is given all its arguments in the dtype of autocast",
+    features=(*DEFAULT_FEATURES, "autocast"),
+)
+class LocationsInBfloat16UnderAutocast(HandWrittenModule):
+    """Under autocast rounds the places themselves."""
+
+    def locations(self, reference: References, offsets: Offsets, spatial_shapes: Int[Tensor, "level 2"]) -> Tensor:
+        found = super().locations(reference, offsets, spatial_shapes)
+        return found.bfloat16().to(found.dtype) if torch.is_autocast_enabled(found.device.type) else found
 
 
 @mutant("offsets-detached", rejects="MSDM-18", origin="locations computed under no_grad")

@@ -169,6 +169,8 @@ def three_sizes(subject: Subject) -> Iterator[Case]:
     for scores in kinds(subject):
         logits = apart(subject, 3, QUERIES, CLASSES, "sizes")
         yield detections_case(subject, logits, f"three sizes, {scores}", scores=scores, sizes=SIZES)
+        for what, sizes in (("as high", ((480, 640), (480, 533))), ("as wide", ((480, 640), (333, 640)))):
+            yield detections_case(subject, logits[:2], f"one {what} as the other, {scores}", scores=scores, sizes=sizes)
         yield detections_case(subject, logits[:1], f"one image, {scores}", scores=scores, sizes=SIZES[1:2])
 
 

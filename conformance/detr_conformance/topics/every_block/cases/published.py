@@ -6,7 +6,7 @@ The gradients of those that have no kink are asked for too; hidden channels of l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -34,6 +34,7 @@ from detr_conformance.topics.positions.cases import (
     rectangles,
     sine_case,
 )
+from detr_conformance.topics.queries.cases.decoder import DecoderStructure, decoder_case
 from detr_conformance.topics.queries.cases.selection import (
     proposal_case,
     reference_case,
@@ -168,6 +169,7 @@ def proposals(subject: Subject) -> Iterator[Case]:
     yield proposal_case(subject, MAPS, (MAPS, small), "as many cells as published")
     yield proposal_case(subject, DEEP, (DEEP, [(1, 1)] * len(DEEP)) * 33, "ten levels of 66 images")
     yield proposal_case(subject, ((13, 17), (7, 9)), (((13, 17), (7, 9)),), "wide memory", embed=256)
+    yield proposal_case(subject, ((3, 533), (270, 2)), (((3, 515), (263, 2)), ((2, 259), (270, 1))), "long sides")
 
 
 def ranked(subject: Subject, batch: int, cells: int, classes: int) -> Tensor:
@@ -186,6 +188,12 @@ def selected(subject: Subject) -> Iterator[Case]:
     logits = ranked(subject, 2, 5000, 1)
     yield selection_case(subject, logits, "objectness", num_queries=300, score="first")
     yield selection_case(subject, ranked(subject, 67, 19, 300), "67 images, 300 classes", num_queries=5)
+    yield selection_case(subject, ranked(subject, 2, 40, 3), "wide memory", num_queries=9, embed=289)
+
+
+def decoder(subject: Subject) -> Iterator[Case]:
+    yield decoder_case(subject, replace(DecoderStructure(), queries=270, layers=2), note="270 queries")
+    yield decoder_case(subject, replace(DecoderStructure(), queries=1030, layers=1), note="1030 queries")
 
 
 def refined(subject: Subject) -> Iterator[Case]:
@@ -212,7 +220,7 @@ def overlaps(subject: Subject) -> Iterator[Case]:
 
 def focal(subject: Subject) -> Iterator[Case]:
     yield focal_case(subject, *tokens(subject, 2, 900, 91), 37.0, "of DINO")
-    yield focal_case(subject, *tokens(subject, 1, 17_821, 3), 7.0, "every cell")
+    yield focal_case(subject, *tokens(subject, 1, 17_821, 91), 7.0, "every cell")
     yield focal_case(subject, *tokens(subject, 67, 3, 1203), 90.0, "67 images, 1203 classes")
 
 
@@ -234,6 +242,7 @@ PUBLISHED: dict[str, Published] = {
     "encoder_proposals": Published(proposals),
     "select_queries": Published(selected),
     "refine_boxes": Published(refined),
+    "dino_decoder": Published(decoder, smooth=False),
     "generalized_box_iou": Published(overlaps),
     "sigmoid_focal_loss": Published(focal),
 }

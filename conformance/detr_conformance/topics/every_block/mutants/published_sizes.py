@@ -17,6 +17,8 @@ from detr_reference.positions.level_position_embedding import level_position_emb
 from detr_reference.positions.sine_position_embedding import sine_position_embedding
 from detr_reference.queries.query_selection import select_queries
 from detr_reference.queries.reference_points import encoder_reference_points
+from detr_reference.transformer.config import TransformerLayerConfig
+from detr_reference.transformer.layer import EncoderLayer
 
 
 @mutant(
@@ -96,6 +98,28 @@ def of_five_levels(spatial_shapes: Tensor, valid_ratios: Tensor) -> Tensor:
     """Takes the ratios of the fifth level for all later ones."""
     repeated = valid_ratios[:, torch.arange(valid_ratios.shape[1]).clamp(max=4)]
     return encoder_reference_points(spatial_shapes, repeated)
+
+
+@mutant(
+    "encoder-padding-zero-without-gradients",
+    rejects="BLK-30",
+    operation="encoder_layer",
+    origin="the fast path of nn.TransformerEncoder, which drops padded tokens where no gradient is computed",
+)
+def padding_zero_without_gradients(
+    config: TransformerLayerConfig, state_dict: Mapping[str, Tensor] | None
+) -> nn.Module:
+    """From 256 tokens on, under no_grad, gives zeros for padded tokens."""
+    return with_parameters(PaddingZeroWithoutGradients(config), state_dict)
+
+
+class PaddingZeroWithoutGradients(EncoderLayer):
+    def forward(self, query: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        output = super().forward(query, *arguments, **named)
+        padding = named.get("query_key_padding_mask")
+        if torch.is_grad_enabled() or padding is None or query.shape[1] < 256:
+            return output
+        return output.masked_fill(padding[..., None], 0)
 
 
 @mutant(

@@ -1,7 +1,8 @@
-"""Mutants of the matching: what it accepts, refuses, changes and remembers (HM-15, HM-17 to HM-24)."""
+"""Mutants of the matching: what it accepts, refuses, changes and remembers (HM-15, HM-17 to HM-24, HM-28)."""
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -193,3 +194,34 @@ class Remembered(MatchingByHand):
         if key not in self.found:
             self.found[key] = super().__call__(*arguments, **settings)
         return {name: tensor.clone() for name, tensor in self.found[key].items()}
+
+
+@mutant(
+    "matching-keeps-predictions",
+    rejects="HM-28",
+    operation="hungarian_matching",
+    origin="a histogram of an epoch",
+)
+class KeepsPredictions(MatchingByHand):
+    """Remembers what it was asked, with the graph of the whole step."""
+
+    def __init__(self) -> None:
+        self.asked: list[Tensor] = []
+
+    def __call__(self, *arguments: Tensor, **settings: Any) -> dict[str, Tensor]:
+        self.asked.append(arguments[0])
+        return super().__call__(*arguments, **settings)
+
+
+@mutant("matching-in-one-buffer", rejects="HM-28", operation="hungarian_matching", origin="a workspace of each shape")
+class InOneBuffer(MatchingByHand):
+    """Writes the costs of calls of one shape into one buffer, whichever thread they are of."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[torch.Size, Tensor] = {}
+
+    def repaired(self, cost: Tensor) -> Tensor:
+        buffer = self.buffers.setdefault(cost.shape, torch.empty_like(cost))
+        buffer.copy_(super().repaired(cost))
+        time.sleep(1e-3)  # as while a kernel runs
+        return buffer

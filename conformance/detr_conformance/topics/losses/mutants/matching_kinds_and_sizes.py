@@ -1,8 +1,6 @@
-"""Mutants of the matching that are right for ordinary boxes, small problems, once, or nearly (HM-25 to HM-28)."""
+"""Mutants of the matching that are right for ordinary boxes, small problems, or nearly (HM-25 to HM-27)."""
 
 from __future__ import annotations
-
-import time
 
 import numpy as np
 import torch
@@ -141,39 +139,3 @@ class BestQueriesOnly(MatchingByHand):
         kept = np.sort(np.argsort(cost.mean(1))[: 2 * cost.shape[1]])
         query, box = super().assigned(cost[kept])
         return kept[query], box
-
-
-@mutant(
-    "matching-one-matrix-of-costs",
-    rejects="HM-28",
-    operation="hungarian_matching",
-    origin="a preallocated matrix of costs on the matcher",
-)
-class OneMatrixOfCosts(MatchingByHand):
-    """Fills in the same matrix in every call of a shape."""
-
-    def __init__(self) -> None:
-        self.matrices: dict[tuple[int, ...], Tensor] = {}
-
-    def repaired(self, cost: Tensor) -> Tensor:
-        found = super().repaired(cost)
-        matrix = self.matrices.setdefault(tuple(found.shape), torch.empty_like(found)).copy_(found)
-        time.sleep(0.002)  # as long as the assignment takes
-        return matrix.clone()
-
-
-@mutant(
-    "matching-keeps-its-costs",
-    rejects="HM-28",
-    operation="hungarian_matching",
-    origin="costs kept for a picture that is drawn at the end of an epoch",
-)
-class KeepsItsCosts(MatchingByHand):
-    """Keeps the costs of every call."""
-
-    def __init__(self) -> None:
-        self.drawn: list[Tensor] = []
-
-    def repaired(self, cost: Tensor) -> Tensor:
-        self.drawn.append(cost.clone())
-        return super().repaired(cost)

@@ -1,4 +1,4 @@
-"""Mutants of where the layers of DINO's decoder look, and of their query positions (DEC-7 to DEC-12)."""
+"""Mutants of where the layers of DINO's decoder look, and of their query positions (DEC-7 to DEC-12, DEC-33)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ class SizesUnscaled(HandWrittenDecoder):
         scaled = super().sampling_references(at, call)
         size = at.fed[:, :, None, 2:].expand_as(scaled[..., 2:])
         return torch.cat((scaled[..., :2], size), -1)
+
+
+@mutant(
+    "decoder-boxes-of-a-fiftieth", rejects="DEC-33", operation="dino_decoder", origin="clamp(min=...) on sizes of boxes"
+)
+class BoxesOfAFiftieth(HandWrittenDecoder):
+    """Looks into boxes of at least a fiftieth of the map."""
+
+    def sampling_references(self, at: At, call: Call) -> Tensor:
+        scaled = super().sampling_references(at, call)
+        return torch.cat((scaled[..., :2], scaled[..., 2:].clamp(min=0.02)), -1)
 
 
 @mutant(
