@@ -73,7 +73,7 @@ class Subject:
     configuration: Mapping[str, str] = field(default_factory=dict)
     shapes: Shapes | None = None  # of the outputs of the case in hand, where there are several
     raw: Any = None  # what the last call returned
-    _held: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    _held: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)  # what it is, itself, and a copy
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -128,7 +128,7 @@ class Subject:
                 raise Mismatch(f"the call changed its argument {name}", where=name)
         self._check_held()
         self.raw = output
-        self._held += [(tensor, tensor.detach().clone()) for tensor in self.handed_out()]
+        self._held += [("the output", tensor, tensor.detach().clone()) for tensor in self.handed_out()]
         return packed(output, self.shapes)
 
     def handed_out(self) -> list[Tensor]:
@@ -182,13 +182,13 @@ class Subject:
             if not _same_bytes(tensor.detach(), private[name]):
                 raise Mismatch(f"backward changed the argument {name}", where=name)
         self._check_held()
-        self._held += [(each, each.detach().clone()) for each in gradients if each is not None]
+        self._held += [("a gradient", each, each.detach().clone()) for each in gradients if each is not None]
         return dict(zip(inputs, gradients, strict=True))
 
     def _check_held(self) -> None:
-        for held, copy in self._held:
+        for what, held, copy in self._held:
             if not _same_bytes(held.detach(), copy):
-                raise Mismatch("a later call changed the output, or a gradient, of an earlier one", where="output")
+                raise Mismatch(f"a later call changed {what} of an earlier one", where=what.split()[1])
 
     def drop_held(self) -> None:
         """Forgets earlier outputs, which the test is about to modify itself."""

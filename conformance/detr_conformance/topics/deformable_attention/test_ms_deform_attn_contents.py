@@ -29,7 +29,7 @@ OPERATION = "ms_deform_attn"
 OFTEN = 20
 
 
-@covers("MSDA-66", cases=contents, once=True)
+@covers("MSDA-66", cases=contents, once=True, costly=True)
 def test_contents_of_models(subject: Subject, case: Case) -> None:
     whole(subject, case)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def of_sizes(subject: Subject, heights: range) -> None:
 @covers("MSDA-62", cases=of_models, feature="backward", once=True)
 def test_backward_in_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, STRUCTURE, everywhere, which, note="in a thread") for which in (1, 2)]
-    found = in_two_threads([gradients_of(subject, own) for own in cases], 3, differentiated=True)
+    found = in_two_threads([gradients_of(subject, own) for own in cases], 5, differentiated=True)
     for several, own in zip(found, cases, strict=True):
         for gradients in several:
             check_gradients(subject, dict(zip(GRADIENTS, gradients, strict=True)), own)

@@ -118,8 +118,9 @@ class OneScratchOfGradients(Kernel):
         found = super().grad_value(grad, geometry, weights, call)
         scratch = self.scratch.setdefault(tuple(found.shape), torch.empty_like(found))
         scratch.zero_()
-        time.sleep(0.002)  # while the last sums are on their way
+        time.sleep(0.01)  # while the last sums are on their way
         scratch += found
+        time.sleep(0.01)
         return scratch.clone()
 
 

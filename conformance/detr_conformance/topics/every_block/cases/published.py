@@ -194,6 +194,8 @@ def selected(subject: Subject) -> Iterator[Case]:
 def decoder(subject: Subject) -> Iterator[Case]:
     yield decoder_case(subject, replace(DecoderStructure(), queries=270, layers=2), note="270 queries")
     yield decoder_case(subject, replace(DecoderStructure(), queries=1030, layers=1), note="1030 queries")
+    many = replace(DecoderStructure(), valid=(DecoderStructure().valid * 34)[:67], queries=3, layers=1)
+    yield decoder_case(subject, many, note="67 images")
 
 
 def refined(subject: Subject) -> Iterator[Case]:
