@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from detr_conformance.harness.block import compare_result, expectations, run
+import torch
+
+from detr_conformance.harness.block import compare_result, expectations, make, run
+from detr_conformance.harness.block_case import call_with, inputs_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.expectation import Expectation
-from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.losses.cases.any_boxes import boxes_of_any_kind
 from detr_conformance.topics.losses.cases.crowded_losses import (
@@ -50,4 +53,13 @@ def test_any_number_of_each(subject: Subject, case: Case) -> None:
 
 @covers("LOSS-33", cases=published_detection_losses, once=True, costly=True)
 def test_losses_of_published_size(subject: Subject, case: Case) -> None:
+    """After a step with a single box: whose number is not that of this one."""
+    counts = torch.zeros_like(case["target_counts"])
+    counts[0] = 1
+    first = {name: case[name][:1] for name in ("target_labels", "target_boxes")}
+    step = inputs_of(OPERATION, case.having(**first, target_counts=counts, dn_logits=None, dn_boxes=None))
+    given = {name: tensor.to(subject.device) for name, tensor in step.items()}
+    given["pred_logits"] = given["pred_logits"].clone().requires_grad_(subject.backward)
+    with explained("a call with one box"):
+        call_with(OPERATION, make(subject, case), given)
     _agree(subject, case)

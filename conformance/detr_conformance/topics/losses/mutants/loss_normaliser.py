@@ -1,4 +1,4 @@
-"""Mutants of the detection losses: the number of boxes that they are divided by (LOSS-10 to LOSS-14)."""
+"""Mutants of the detection losses: the number of boxes that they are divided by (LOSS-10 to LOSS-14, LOSS-33)."""
 
 from __future__ import annotations
 
@@ -34,6 +34,23 @@ class PerClass(LossesByHand):
 
     def summed(self, loss: Tensor) -> Tensor:
         return loss.mean(-1).sum()
+
+
+@mutant(
+    "losses-per-box-of-the-step-before",
+    rejects="LOSS-33",
+    operation="detection_losses",
+    origin="an asynchronous all_reduce that is not waited for",
+)
+class PerBoxOfTheStepBefore(LossesByHand):
+    """Of images with many boxes divides by the number of the call before."""
+
+    before: float | None = None
+
+    def boxes(self, batch: Batch) -> float:
+        number, before = super().boxes(batch), self.before
+        self.before = number
+        return number if before is None or number < 64 else before
 
 
 @mutant("losses-nothing-clamped", rejects="LOSS-11", operation="detection_losses", origin="clamp(min=1) left out")
