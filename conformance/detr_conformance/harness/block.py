@@ -28,6 +28,7 @@ from detr_conformance.harness.mismatch import Mismatch, Raised
 from detr_conformance.harness.packing import Shapes, packed, unpacked
 from detr_conformance.harness.random_rounding import spread
 from detr_conformance.harness.subject import NotProvided, Result, Subject, explained
+from detr_conformance.isolation import remote
 from detr_conformance.operations import OPERATIONS
 
 # Randomised runs of the reference, and c: how many of their root-mean-square deviations an implementation may be off.
@@ -47,6 +48,8 @@ def make(subject: Subject, case: Case, initialise: bool = False) -> Any:
     evaluation mode; or its function with the case's settings."""
     if OPERATIONS[subject.operation].kind == "function":
         settings = function_settings(subject.operation, case, subject.torch_dtype)
+        if isinstance(subject.implementation, remote.Function):
+            return subject.implementation.bound(settings)
         return lambda *tensors, **named: subject.implementation(*tensors, **named, **settings)
     state = {name: tensor.clone().to(subject.device) for name, tensor in parameters_of(case).items()}
     with explained("the factory"):

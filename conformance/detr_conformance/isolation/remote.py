@@ -89,6 +89,14 @@ class Function(Remote):
     def __call__(self, *positional: Any, **named: Any) -> Any:
         return self.called(positional, named, {})
 
+    def bound(self, settings: Mapping[str, Any]) -> Made:
+        """The function with these settings, there."""
+        self.check()
+        name = _new_name(self.client)
+        coded = self.client.coded(dict(settings))
+        self.client.run(lambda: {"do": "bind", "id": name, "of": self.name, "settings": coded})
+        return Made(self.client, name)
+
 
 class Factory(Function):
     """A stateful operation: makes modules."""

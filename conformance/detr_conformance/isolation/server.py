@@ -127,6 +127,11 @@ class Server:
         self.made[step["id"]] = there(copy.deepcopy, self.made[step["of"]])
         return self._described(step["id"])
 
+    def _bind(self, step: Step, there: Elsewhere) -> Any:
+        """A function with its settings."""
+        callee, settings = self._callee(step["of"]), self._value(step["settings"])
+        self.made[step["id"]] = lambda *tensors, **named: callee(*tensors, **named, **settings)
+
     def _compile(self, step: Step, there: Elsewhere) -> Any:
         torch.compiler.reset()
         made = there(torch.compile, self._callee(step["of"]), fullgraph=True, backend=step["backend"])
