@@ -99,7 +99,7 @@ def disturb(which: list[bool]) -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """What the server itself does leaves nothing behind."""
+    """Whatever is done within leaves no mode and no random state changed."""
     before = read()
     try:
         yield

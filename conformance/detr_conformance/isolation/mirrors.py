@@ -72,7 +72,7 @@ class Mirrors:
             self.new_storages[name] = self.agreed[name]
         mirror = self._mirror(f"judge-{next(self.numbers)}", name)
         self.new.append(describe(tensor, mirror.name, name))
-        return self._remember(tensor, mirror)
+        return self.remember(tensor, mirror)
 
     def _mirror(self, name: str, storage: str) -> Mirror:
         self.used[storage] += 1
@@ -82,7 +82,8 @@ class Mirrors:
         self.storages[name], self.agreed[name] = StorageWeakRef(storage), content
         self.names[storage._cdata] = name
 
-    def _remember(self, tensor: Tensor, mirror: Mirror) -> Mirror:
+    def remember(self, tensor: Tensor, mirror: Mirror) -> Mirror:
+        """This is the tensor's counterpart, and knows it as it is now."""
         mirror.version, mirror.requires_grad = version_of(tensor), tensor.requires_grad
         self.of[tensor] = mirror
         return mirror
@@ -96,7 +97,7 @@ class Mirrors:
                 modified.append(mirror.name)
             if tensor.requires_grad != mirror.requires_grad:
                 asking.append([mirror.name, tensor.requires_grad])
-            self._remember(tensor, mirror)
+            self.remember(tensor, mirror)
         write_storages(folder / f"{number}.in", contents)
         released, new = self.released[:], self.new
         del self.released[: len(released)]
@@ -158,11 +159,7 @@ class Mirrors:
         for tensor, mirror in list(self.of.items()) if changed else []:
             if mirror.name in changed and tensor.is_leaf:
                 tensor.requires_grad_(changed[mirror.name])
-                self._remember(tensor, mirror)
-
-    def remember(self, tensor: Tensor, mirror: Mirror) -> None:
-        """The tensor, as it is handed to the test, is the one whose counterpart this is."""
-        self._remember(tensor, mirror)
+                self.remember(tensor, mirror)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor that has this counterpart.

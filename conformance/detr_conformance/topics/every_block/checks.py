@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance import operations
-from detr_conformance.harness.block import differentiable
+from detr_conformance.harness.block import differentiable, expectations, forward
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.mismatch import expect
@@ -20,6 +20,7 @@ from detr_conformance.harness.subject import Subject
 from detr_conformance.isolation.client import tensors_alive_elsewhere
 from detr_conformance.isolation.remote import ahead
 
+MODELS = ("detr", "deformable_detr", "dino")
 LEAKED = 8  # tensors that may be alive after many calls and were not before
 
 
@@ -30,6 +31,14 @@ def is_module(subject: Subject) -> bool:
 def asks_for_gradients(subject: Subject, case: Case) -> bool:
     """Some blocks take a mask and have no parameter: nothing is differentiable there."""
     return any(differentiable(subject.operation, name, t) for name, t in case.tensors.items() if name != "grad_output")
+
+
+def right_after(subject: Subject, made: Any, case: Case, what: str) -> None:
+    """The output of this module or function, whatever was before."""
+    subject.shapes = case.shapes
+    right = expectations(subject, case, backward=False)["output"]
+    with torch.no_grad():
+        subject.compare(f"output {what}", forward(subject, case, made), right.expected, right.limit)
 
 
 def compare_gradients(

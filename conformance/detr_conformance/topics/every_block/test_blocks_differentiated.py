@@ -14,11 +14,10 @@ from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers
 from detr_conformance.topics.every_block.cases.representative import one, representative
-from detr_conformance.topics.every_block.checks import asks_for_gradients, compare_gradients
+from detr_conformance.topics.every_block.checks import MODELS, asks_for_gradients, compare_gradients
 
 OPERATIONS = BLOCKS
 FULL = ("float64", "float32")
-MODELS = ("detr", "deformable_detr", "dino")  # nobody penalises the gradients of these
 POWERS = {"float16": (-2, 2)}  # more leaves its range
 
 
@@ -96,5 +95,6 @@ def test_gradients_of_any_scale(subject: Subject, case: Case) -> None:
 
 @covers("BLK-32", cases=one, feature="backward", dtypes=FULL, once=True)
 def test_second_derivatives(subject: Subject, case: Case) -> None:
+    """Not of whole models: nobody penalises the gradients of these."""
     if subject.operation not in MODELS and asks_for_gradients(subject, case):
         right_or_refused(subject, case)

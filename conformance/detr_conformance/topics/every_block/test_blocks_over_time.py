@@ -23,23 +23,17 @@ from detr_conformance.topics.every_block.cases.other_numbers import other_number
 from detr_conformance.topics.every_block.cases.representative import one, representative
 from detr_conformance.topics.every_block.checks import (
     LEAKED,
+    MODELS,
     asks_for_gradients,
     compare_gradients,
     in_two_threads,
+    right_after,
     same_every_time,
     tensors_alive,
 )
 
 OPERATIONS = BLOCKS
-MODELS = ("detr", "deformable_detr", "dino")
 STEPS = 12  # a tensor that each leaves behind is more than those that come and go
-
-
-def right_after(subject: Subject, made: Any, case: Case, what: str) -> None:
-    subject.shapes = case.shapes
-    right = expectations(subject, case, backward=False)["output"]
-    with torch.no_grad():
-        subject.compare(f"output {what}", forward(subject, case, made), right.expected, right.limit)
 
 
 def separate(subject: Subject) -> bool:

@@ -27,10 +27,9 @@ from detr_conformance.topics.detectors.cases.regimes import frozen_otherwise
 from detr_conformance.topics.every_block.cases.dropping import with_dropout
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
 from detr_conformance.topics.every_block.cases.representative import representative
-from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
+from detr_conformance.topics.every_block.checks import MODELS, asks_for_gradients, is_module
 
 OPERATIONS = BLOCKS
-MODELS = ("detr", "deformable_detr", "dino")
 
 
 @covers("BLK-6", cases=representative)

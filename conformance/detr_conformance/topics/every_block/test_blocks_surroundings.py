@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from detr_conformance.harness.block import (
     by_name,
@@ -26,10 +26,11 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.isolation import ambient
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.other_numbers import other_parameters
 from detr_conformance.topics.every_block.cases.representative import one
-from detr_conformance.topics.every_block.checks import asks_for_gradients, compare_gradients, is_module
+from detr_conformance.topics.every_block.checks import asks_for_gradients, compare_gradients, is_module, right_after
 
 OPERATIONS = BLOCKS
 FEW = 8  # of more modules within modules each one is not frozen by itself
@@ -94,14 +95,9 @@ def deterministic_algorithms() -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def tensors_saved_elsewhere() -> AbstractContextManager[Any]:
-    """As activations are kept on another device, or compressed."""
-    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor)
-
-
 SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "with deterministic algorithms": deterministic_algorithms,
-    "with hooks for saved tensors": tensors_saved_elsewhere,
+    "with hooks for saved tensors": ambient.saving_elsewhere,
     "after a call that raised": contextlib.nullcontext,
 }
 
@@ -169,17 +165,11 @@ def test_parameters_of_the_moment(subject: Subject, case: Case) -> None:
         return
     state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     other = other_parameters(subject.operation, case)
-    is_right(subject, made, case, "before its parameters change")
+    right_after(subject, made, case, "before its parameters change")
     for name, parts in own.items():
         values = parameters_of(other)[name].split([part.shape[0] for part in parts])
         for part, value in zip(parts, values, strict=True):
             part.data.copy_(value.to(part))
-    is_right(subject, made, other, "after its parameters changed through .data")
+    right_after(subject, made, other, "after its parameters changed through .data")
     made.load_state_dict(state, assign=True)
-    is_right(subject, made, case, "after its parameters were replaced")
-
-
-def is_right(subject: Subject, made: Callable[..., Tensor], case: Case, what: str) -> None:
-    right = expectations(subject, case, backward=False)["output"]
-    with torch.no_grad():
-        subject.compare(f"output {what}", forward(subject, case, made), right.expected, right.limit)
+    right_after(subject, made, case, "after its parameters were replaced")
