@@ -49,7 +49,7 @@ def make(subject: Subject, case: Case, initialise: bool = False) -> Any:
     if OPERATIONS[subject.operation].kind == "function":
         settings = function_settings(subject.operation, case, subject.torch_dtype)
         if isinstance(subject.implementation, remote.Function):
-            return subject.implementation.bound(settings)
+            return subject.implementation.bound(settings) if settings else subject.implementation
         return lambda *tensors, **named: subject.implementation(*tensors, **named, **settings)
     state = {name: tensor.clone().to(subject.device) for name, tensor in parameters_of(case).items()}
     with explained("the factory"):
