@@ -34,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="check only this operation (repeatable)",
     )
     group.addoption(
+        "--detr-clause", metavar="ID", action="append", default=[], help="check only this clause (repeatable)"
+    )
+    group.addoption(
         "--detr-profile",
         choices=("smoke", "standard", "thorough", "full-size", "training"),
         default="standard",

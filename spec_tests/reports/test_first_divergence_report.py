@@ -107,12 +107,13 @@ def test_the_report_names_the_stage(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN, encoding="utf-8")
     command = [sys.executable, "-m", "detr_reference.cli", "check", "broken.py:target", "--operation", "dino"]
     command += ["--profile", "smoke", "--dtype", "float32", "--json", "report.json"]
+    command += [part for clause in (1, 3, 4, 5, 9) for part in ("--clause", f"DINO-{clause}")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "first divergence: stage decoder.1, off by" in " ".join(done.stdout.split())
     clauses = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["clauses"]
     failed = [clause for clause in clauses.values() if clause["verdict"] == "fail"]
-    assert len(failed) > 5
+    assert len(failed) > 2
     for clause in failed:
         assert "stage decoder.1" in (clause["failure"]["detail"] or "") + clause["message"]
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from detr_conformance.cli.completion import TargetName
+from detr_conformance.cli.completion import ClauseId, TargetName
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.target import DTYPES
+from detr_reference.cli import CannotDo
+
+if TYPE_CHECKING:
+    from detr_conformance.evidence.clauses import Clause
 
 PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
 
@@ -14,6 +20,9 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
 @click.command(short_help="Does an implementation agree with the spec?")
 @click.argument("target", type=TargetName())
 @click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
+@click.option(
+    "--clause", "clauses", multiple=True, type=ClauseId(), help="Only this, as in MSDA-7, or all of MSDA; repeatable."
+)
 @click.option(
     "--profile",
     type=click.Choice(PROFILES),
@@ -83,6 +92,7 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
 def check(
     target: str,
     operation: tuple[str, ...],
+    clauses: tuple[str, ...],
     profile: str,
     device: str | None,
     dtype: str | None,
@@ -132,8 +142,20 @@ def check(
         raise click.UsageError("--curves belongs to --profile training")
     if seed is None:
         seed = random.SystemRandom().randrange(1 << 31) if profile == "thorough" else 0
+    asked = tuple(clause.id for name in clauses for clause in _in_force(name))
     selection = Selection(
         *(operation, profile, device, dtype, seed, jobs, cases_dir, replay),
-        *(isolate, time_limit, memory_limit or 0.0),
+        *(isolate, time_limit, memory_limit or 0.0, asked),
     )
     raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))
+
+
+def _in_force(name: str) -> list[Clause]:
+    """The clause of that id, or those whose ids begin so."""
+    from detr_conformance.cli.spec import clauses_named
+    from detr_conformance.evidence.clauses import ClauseError, load_chapters
+
+    try:
+        return [clause for clause in clauses_named(load_chapters(), name.strip().upper()) if clause.level != "retired"]
+    except ClauseError as error:
+        raise CannotDo(str(error)) from error

@@ -42,7 +42,7 @@ def spec(clause: str | None, search: str | None, as_json: bool) -> None:
     try:
         chapters = load_chapters()
         wanted = (clause or "").strip().upper()
-        found = _found(chapters, wanted)
+        found = clauses_named(chapters, wanted)
         if search is not None:
             found = [clause for clause in found if _contains(clause, search)]
         single = search is None and [clause.id for clause in found] == [wanted]
@@ -60,7 +60,7 @@ def spec(clause: str | None, search: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _found(chapters: Sequence[Chapter], wanted: str) -> list[Clause]:
+def clauses_named(chapters: Sequence[Chapter], wanted: str) -> list[Clause]:
     """The clause of that id, or those whose ids begin so, in natural order within each chapter."""
     from detr_conformance.evidence.clauses import natural_key
 

@@ -97,7 +97,8 @@ def _clauses(
         for clause_id in result["clauses"]:
             results.setdefault(clause_id, []).append(result)
     assessed = {}
-    asked = [c for c in clauses.values() if (c.chapter == TRAINING_CHAPTER) == (selection.profile == "training")]
+    trained = selection.profile == "training"
+    asked = [c for c in clauses.values() if (c.chapter == TRAINING_CHAPTER) == trained and selection.asks([c.id])]
     in_order = sorted(asked, key=lambda clause: (clause.chapter, natural_key(clause.id)))
     for clause_id, clause in ((clause.id, clause) for clause in in_order):
         declared = [entry for entry in deviations if entry.clause == clause_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 TIME_LIMIT = 60.0  # seconds for a call in a process of its own
@@ -23,6 +24,11 @@ class Selection:
     isolate: bool = False
     time_limit: float = TIME_LIMIT
     memory_limit: float = 0.0  # GiB; 0: what the machine allows
+    clauses: tuple[str, ...] = ()  # none: all of the profile's
+
+    def asks(self, clauses: Iterable[str]) -> bool:
+        """Whether one of these clauses was asked for."""
+        return not self.clauses or not set(self.clauses).isdisjoint(clauses)
 
 
 def replay_command(target: str, case_file: str, selection: Selection) -> str:

@@ -17,6 +17,7 @@ from detr_conformance.reporting.report import Report
 from detr_conformance.reporting.terminal_failures import print_failures
 
 SILENT = ("not-provided", "not-exercised")
+FEW = 4  # clauses that are named one by one
 
 
 def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) -> None:
@@ -53,14 +54,19 @@ def verdict_line(report: Report) -> Text:
     """Whether the target conforms, and the counts."""
     name, verdict = report["target"]["name"], report["verdict"]
     said = {
-        "pass": f"{name} conforms: {_counts(report)}",
-        "fail": f"{name} does not conform: {_counts(report)}",
+        "pass": f"{name} conforms{_as_far_as_asked(report)}: {_counts(report)}",
+        "fail": f"{name} does not conform{_as_far_as_asked(report)}: {_counts(report)}",
         "error": f"cannot tell whether {name} conforms: {report['message']}",
     }[verdict]
     seconds = report["times"]["seconds"]
     took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
     silent = _not_judged(report) if verdict != "error" else ""
     return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took, silent)
+
+
+def _as_far_as_asked(report: Report) -> str:
+    asked = report["environment"].get("clauses", ())
+    return f" to {', '.join(asked)} alone" if 0 < len(asked) <= FEW else f" to {len(asked)} clauses" if asked else ""
 
 
 def _not_judged(report: Report) -> str:

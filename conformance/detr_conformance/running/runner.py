@@ -48,6 +48,7 @@ def suite_command(target: str, selection: Selection, events: Path, done: Path | 
     command += [f"--detr-target={target}", f"--detr-events={events}", f"--detr-cases={selection.cases_dir}"]
     command += [f"--detr-profile={selection.profile}", f"--detr-seed={selection.seed}"]
     command += [f"--detr-operation={operation}" for operation in selection.operations]
+    command += [f"--detr-clause={clause}" for clause in selection.clauses]
     if done is not None:
         command.append(f"--detr-done={done}")
     if selection.isolate:

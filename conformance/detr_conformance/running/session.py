@@ -94,6 +94,7 @@ class Session:
             isolate=options.detr_isolate,
             time_limit=options.detr_time_limit,
             memory_limit=options.detr_memory_limit,
+            clauses=tuple(options.detr_clause),
         )
         try:
             target = load(_one_name(options.detr_target), selection)
@@ -102,6 +103,9 @@ class Session:
             raise SetupError(str(error)) from error
         if options.detr_profile == "training":
             _refuse_untrained(target, options.detr_operation)
+        for clause in options.detr_clause:
+            if clause not in load_clauses():
+                raise SetupError(f"there is no clause {clause!r}")
         for operation in options.detr_operation:
             if operation not in OPERATIONS:
                 raise SetupError(f"unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
@@ -138,6 +142,7 @@ class Session:
     def selects(self, operation: str, test: str, about: SuiteTest) -> bool:
         """Whether a test (with its parameter) is to be run."""
         wanted = operation in self.operations() and about.runs_in(self.selection.profile)
+        wanted = wanted and self.selection.asks(about.clauses)
         return wanted and (self.replayed_test is None or self.replayed_test == test)
 
     def parameters(self, operation: str, test: SuiteTest) -> list[Parameter]:
@@ -265,6 +270,7 @@ class Session:
                 "profile": self.selection.profile,
                 "seed": self.selection.seed,
                 "isolated": self.selection.isolate,
+                **({"clauses": list(self.selection.clauses)} if self.selection.clauses else {}),
             },
             "target_info": {
                 "provides": list(target.provides),
