@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import Case, LazyCases
-from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Result, Subject
 from detr_conformance.harness.suite_test import covers
+from detr_conformance.isolation import ambient
 from detr_conformance.topics.deformable_attention.cases.contents import STRUCTURE, contents
 from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere, inside
 from detr_conformance.topics.deformable_attention.checks.agreement import (
@@ -23,7 +22,7 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
     check_output,
     whole,
 )
-from detr_conformance.topics.every_block.checks import LEAKED, in_two_threads, tensors_alive
+from detr_conformance.topics.every_block.checks import in_two_threads, nothing_kept
 
 OPERATION = "ms_deform_attn"
 OFTEN = 20
@@ -39,16 +38,6 @@ def test_contents_of_models(subject: Subject, case: Case) -> None:
 # -- what is around a call ------------------------------------------------------------------------------------
 
 
-@contextmanager
-def having(read: Callable[[], Any], write: Callable[[Any], Any], value: Any) -> Iterator[None]:
-    before = read()
-    write(value)
-    try:
-        yield
-    finally:
-        write(before)
-
-
 def surroundings(subject: Subject) -> LazyCases:
     return LazyCases(
         [partial(case_at, subject, replace(STRUCTURE, queries=70), everywhere, note=note) for note in AROUND]
@@ -56,23 +45,17 @@ def surroundings(subject: Subject) -> LazyCases:
 
 
 THREADS = (1, 2, 3, 5, 6, 7)
-AROUND: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Any]] = {
-    **{f"{n} threads": (torch.get_num_threads, torch.set_num_threads, n) for n in THREADS},
-    **{
-        f"{dtype} by default": (torch.get_default_dtype, torch.set_default_dtype, dtype)
-        for dtype in (torch.float64, torch.bfloat16)
-    },
-    "deterministic algorithms": (
-        torch.get_deterministic_debug_mode,
-        torch.set_deterministic_debug_mode,
-        "warn",
-    ),
+AROUND: dict[str, Callable[[], Any]] = {
+    **{f"{n} threads": partial(torch.set_num_threads, n) for n in THREADS},
+    **{f"{dtype} by default": partial(torch.set_default_dtype, dtype) for dtype in (torch.float64, torch.bfloat16)},
+    "deterministic algorithms": partial(torch.set_deterministic_debug_mode, "warn"),
 }
 
 
 @covers("MSDA-67", cases=surroundings, once=True)
 def test_surroundings(subject: Subject, case: Case) -> None:
-    with having(*AROUND[case.note]):
+    with ambient.kept():
+        AROUND[case.note]()
         result = subject.run(case) if subject.backward else Result(subject.forward(case))
     check_output(subject, result.output, case)
     if subject.backward:
@@ -91,16 +74,14 @@ def test_tens_of_larger_calls(subject: Subject, case: Case) -> None:
     """Calls that are timed before they are chosen between, and graphs that nobody frees."""
     other = case_at(subject, STRUCTURE, everywhere, note="other numbers between")
     whole(subject, case)
-    before = tensors_alive()
-    for _ in range(OFTEN):
-        subject.run(other)  # which must not change what the last call gave
-        result = subject.run(case)
-    check_output(subject, result.output, case)
-    check_gradients(subject, result.gradients, case)
-    del result
-    subject.drop_held()
-    left = tensors_alive() - before
-    expect(left <= LEAKED, f"{left} more tensors are alive after {OFTEN} calls and backward passes", where="memory")
+    with nothing_kept(f"{OFTEN} calls and backward passes"):
+        for _ in range(OFTEN):
+            subject.run(other)  # which must not change what the last call gave
+            result = subject.run(case)
+        check_output(subject, result.output, case)
+        check_gradients(subject, result.gradients, case)
+        del result
+        subject.drop_held()
 
 
 def of_any_size(subject: Subject) -> list[Case]:
@@ -111,10 +92,8 @@ def of_any_size(subject: Subject) -> list[Case]:
 def test_hundreds_of_sizes(subject: Subject, case: Case) -> None:
     """What is kept for a size may be kept for the last so many, not for all that ever came."""
     of_sizes(subject, range(1, 31))
-    before = tensors_alive()
-    of_sizes(subject, range(31, 61))
-    left = tensors_alive() - before
-    expect(left <= LEAKED, f"{left} more tensors are alive after 300 further sizes", where="memory")
+    with nothing_kept("300 further sizes"):
+        of_sizes(subject, range(31, 61))
 
 
 def of_sizes(subject: Subject, heights: range) -> None:

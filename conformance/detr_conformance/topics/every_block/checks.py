@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Barrier
 from typing import Any
 
@@ -72,18 +73,25 @@ def same_every_time(
     with torch.no_grad():
         first = call()
         check_first(first)
-        wide, before = first.double(), tensors_alive()
-        with ahead(calls - 1):
+        wide = first.double()
+        with nothing_kept(f"{calls} calls"), ahead(calls - 1):
             for number in range(1, calls):
                 output = call()
                 same = torch.equal(output, first) or bool(((output.double() - wide).abs() <= limit).all())
                 expect(same, f"call {number} gave another output than the first", where="output")
-        del output
-        left = tensors_alive() - before
-    expect(left <= LEAKED, f"{left} more tensors are alive after {calls} calls", where="memory")
+            del output
 
 
-def tensors_alive() -> int:
+@contextmanager
+def nothing_kept(after: str) -> Iterator[None]:
+    """What is done within leaves no tensors behind."""
+    before = _tensors_alive()
+    yield
+    left = _tensors_alive() - before
+    expect(left <= LEAKED, f"{left} more tensors are alive after {after}", where="memory")
+
+
+def _tensors_alive() -> int:
     elsewhere = tensors_alive_elsewhere()
     gc.collect()
     return elsewhere + sum(issubclass(type(each), Tensor) for each in gc.get_objects())

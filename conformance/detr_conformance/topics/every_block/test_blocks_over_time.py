@@ -13,7 +13,6 @@ from detr_conformance import operations
 from detr_conformance.harness.block import calling, expectations, forward, leaves_of, make, run
 from detr_conformance.harness.block_case import call_with
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.packing import packed
 from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
@@ -22,14 +21,13 @@ from detr_conformance.topics.every_block.cases.images import batches
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
 from detr_conformance.topics.every_block.cases.representative import one, representative
 from detr_conformance.topics.every_block.checks import (
-    LEAKED,
     MODELS,
     asks_for_gradients,
     compare_gradients,
     in_two_threads,
+    nothing_kept,
     right_after,
     same_every_time,
-    tensors_alive,
 )
 
 OPERATIONS = BLOCKS
@@ -148,11 +146,9 @@ def test_many_training_steps(subject: Subject, case: Case) -> None:
     elif not asks_for_gradients(subject, case):
         return
     training_step(subject, made, case)
-    before = tensors_alive()
-    for _ in range(STEPS):
-        training_step(subject, made, case)
-    left = tensors_alive() - before
-    expect(left <= LEAKED, f"{left} more tensors are alive after {STEPS} steps of training", where="memory")
+    with nothing_kept(f"{STEPS} steps of training"):
+        for _ in range(STEPS):
+            training_step(subject, made, case)
 
 
 def training_step(subject: Subject, made: Any, case: Case) -> None:

@@ -87,12 +87,9 @@ def test_frozen_parts(subject: Subject, case: Case) -> None:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
+    with ambient.kept():
+        torch.use_deterministic_algorithms(True, warn_only=True)
         yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {

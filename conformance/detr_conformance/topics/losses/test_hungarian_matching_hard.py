@@ -8,10 +8,9 @@ from typing import Any
 from detr_conformance.harness.block import calling, make
 from detr_conformance.harness.block_case import call_with
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
-from detr_conformance.topics.every_block.checks import LEAKED, in_two_threads, tensors_alive
+from detr_conformance.topics.every_block.checks import in_two_threads, nothing_kept
 from detr_conformance.topics.losses.cases.hard_matching import (
     exchanges,
     large_matchings,
@@ -58,11 +57,9 @@ def test_threads_and_many_calls(subject: Subject, case: Case) -> None:
         for found in several:
             of_least_cost(subject, own, {name: found[name].cpu() for name in KEYS})
     step_of_training(subject, case)
-    before = tensors_alive()
-    for _ in range(CALLS):
-        step_of_training(subject, case)
-    left = tensors_alive() - before
-    expect(left <= LEAKED, f"{left} more tensors are alive after {CALLS} steps of training", where="memory")
+    with nothing_kept(f"{CALLS} steps of training"):
+        for _ in range(CALLS):
+            step_of_training(subject, case)
 
 
 def step_of_training(subject: Subject, case: Case) -> None:
