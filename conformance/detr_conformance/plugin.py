@@ -47,6 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--detr-seed", metavar="N", type=int, default=0, help="seed of all cases")
     group.addoption("--detr-json", metavar="F", help="write the JSON report here")
     group.addoption("--detr-cases", metavar="DIR", default="detr-cases", help="where failing cases are saved")
+    group.addoption("--detr-calls", metavar="DIR", help="judge the recorded calls of this folder, no others")
     group.addoption("--detr-replay", metavar="F", help="run only the case in this file")
     group.addoption("--detr-isolate", action="store_true", help="run the target in a process of its own")
     group.addoption("--detr-time-limit", metavar="SECONDS", type=float, default=60.0, help="of a call when isolated")

@@ -75,6 +75,13 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     metavar="CASE_FILE",
     help="Run only this saved case, one that failed before.",
 )
+@click.option(
+    "--cases",
+    "calls",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Judge the calls that detr_conformance.record saved there, in the place of the suite's own.",
+)
 @click.option("--coverage", is_flag=True, help="Show which sizes, and pairs of sizes, the calls of the run reached.")
 @click.option(
     "--cases-dir",
@@ -105,6 +112,7 @@ def check(
     junit_file: str | None,
     html_file: str | None,
     replay: str | None,
+    calls: str | None,
     coverage: bool,
     cases_dir: str,
     curves: str | None,
@@ -145,7 +153,7 @@ def check(
     asked = tuple(clause.id for name in clauses for clause in _in_force(name))
     selection = Selection(
         *(operation, profile, device, dtype, seed, jobs, cases_dir, replay),
-        *(isolate, time_limit, memory_limit or 0.0, asked),
+        *(isolate, time_limit, memory_limit or 0.0, asked, calls),
     )
     raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable
 
@@ -11,7 +12,7 @@ from hypothesis.errors import Flaky
 from hypothesis.strategies import SearchStrategy
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.mismatch import Mismatch, SuiteError
 
 Cases = Iterable[Case] | SearchStrategy[Case]
 SHRINK_ATTEMPTS = 60
@@ -118,3 +119,23 @@ def _run_drawn(
         _shrinking_spent += time.monotonic() - failed_at
         raise smallest
     return count
+
+
+def reduced(
+    failure: Failure, check: Callable[[Case], float | None], smaller: Callable[[Case], Iterable[Case]]
+) -> Failure:
+    """The failure of the smallest part of its case that still fails, within a fixed number of attempts."""
+    left = SHRINK_ATTEMPTS
+    found = True
+    while found and left > 0:
+        found = False
+        for part in itertools.islice(smaller(failure.case), left):
+            left -= 1
+            try:
+                check(part)
+            except SuiteError:
+                continue
+            except Mismatch as mismatch:
+                failure, found = Failure(part, mismatch), True
+                break
+    return failure

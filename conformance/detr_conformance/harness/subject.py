@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,19 @@ from detr_conformance.operations import VARIANTS
 
 
 @dataclass(frozen=True)
+class Calls:
+    """Recorded calls, which are judged in the place of the suite's own cases.
+
+    Attributes:
+        of: the calls by operation and dtype.
+        smaller: parts of a call that are calls too.
+    """
+
+    of: Mapping[tuple[str, str], Sequence[Case]]
+    smaller: Callable[[Case], Iterator[Case]]
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a run was asked for."""
 
@@ -33,6 +46,7 @@ class Settings:
     seed: int = 0
     shrink: bool = True
     replay: Case | None = None
+    calls: Calls | None = None
 
 
 @dataclass

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from hypothesis.strategies import SearchStrategy
 
 from detr_conformance.harness.case import Case, LazyCases, mixed_seed
-from detr_conformance.harness.drive import Cases, run_cases
-from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.drive import Cases, Failure, reduced, run_cases
+from detr_conformance.harness.mismatch import Mismatch, SuiteError
+from detr_conformance.harness.subject import Calls, NotProvided, Subject
 from detr_conformance.target import DTYPES
 
+LARGEST_CALL = 1 << 20  # elements of a call that is judged as a whole
 ALL = ("float64", "float32", "float16", "bfloat16")
 HALF = ("float16", "bfloat16")
 OWN_TESTS = ("full-size", "training")  # profiles that run tests of their own, and those alone
@@ -32,6 +34,7 @@ class SuiteTest:
         share: of the profile's number of drawn cases, how many this test draws (expensive ones less than 1).
         profile: the one profile that runs this test, and no others; None for the tests of all other profiles.
         costly: takes seconds; of thousands of mutants and twins it is asked only where it is what they are about.
+        any_call: asks nothing of a case but that it is a call, so that a recorded one serves as well.
     """
 
     name: str
@@ -44,6 +47,7 @@ class SuiteTest:
     share: float
     profile: str | None = None
     costly: bool = False
+    any_call: bool = False
 
     def runs_in(self, profile: str) -> bool:
         """Whether a run of this profile asks it: a profile with tests of its own asks these alone."""
@@ -59,6 +63,7 @@ def covers(
     share: float = 1.0,
     profile: str | None = None,
     costly: bool = False,
+    any_call: bool = False,
 ) -> Callable[[Callable[[Subject, Case], None]], Callable[[Subject], None]]:
     """Marks a property `(subject, case)` as the test of one or more clauses."""
 
@@ -72,7 +77,7 @@ def covers(
             property.__module__,
         )
         test.suite_test = SuiteTest(  # type: ignore[attr-defined]
-            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile, costly
+            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile, costly, any_call
         )
         return test
 
@@ -82,6 +87,9 @@ def covers(
 def decide(subject: Subject, test: SuiteTest) -> None:
     """Runs a test over its cases (or over the one being replayed); raises drive.Failure."""
     settings = subject.settings
+    if settings.calls is not None:
+        decide_calls(subject, test, settings.calls)
+        return
     source = [settings.replay] if settings.replay is not None else _thinned(subject, test.cases(subject))
     examples = max(2, round(EXAMPLES[settings.profile] * test.share))
     subject.cases += run_cases(
@@ -100,3 +108,24 @@ def _thinned(subject: Subject, cases: Cases) -> Cases:
         return cases
     listed = cases if isinstance(cases, LazyCases) else list(cases)
     return listed[DTYPES.index(subject.dtype) % max(1, len(listed)) :: 4]
+
+
+def decide_calls(subject: Subject, test: SuiteTest, calls: Calls) -> None:
+    """Runs a test over recorded calls; raises drive.Failure with the smallest part of one that still fails."""
+
+    def check(case: Case) -> float | None:
+        return subject.judged(test.property, case)
+
+    for call in calls.of.get((subject.operation, subject.dtype), ()):
+        if call.size > LARGEST_CALL and not test.costly:
+            continue
+        try:
+            check(call)
+            subject.cases += 1
+        except SuiteError:
+            continue  # the clause is about other calls
+        except Mismatch as mismatch:
+            failure = Failure(call, mismatch)
+            raise reduced(failure, check, calls.smaller) if subject.settings.shrink else failure from mismatch
+    if not subject.cases:
+        raise NotProvided("no recorded call is one that it is about, or they are too large to be judged as a whole")

@@ -55,7 +55,7 @@ def size_class(size: int) -> int:
 
 def claimed_and_not_judged(said: Digest, selection: Selection) -> dict[str, list[str]]:
     """Feature -> operations for which it is claimed and no test asked it; of those that the run was about."""
-    if selection.replay is not None or selection.clauses or selection.profile in ("training", "full-size"):
+    if selection.replay or selection.calls or selection.clauses or selection.profile in ("training", "full-size"):
         return {}
     asked = {(result.get("operation"), result.get("feature")) for result in said.results if _judges(result)}
     ran = {operation for operation, _ in asked}

@@ -25,6 +25,7 @@ class Selection:
     time_limit: float = TIME_LIMIT
     memory_limit: float = 0.0  # GiB; 0: what the machine allows
     clauses: tuple[str, ...] = ()  # none: all of the profile's
+    calls: str | None = None  # a folder of recorded ones
 
     def asks(self, clauses: Iterable[str]) -> bool:
         """Whether one of these clauses was asked for."""

@@ -54,7 +54,7 @@ def suite_command(target: str, selection: Selection, events: Path, done: Path | 
     if selection.isolate:
         command += ["--detr-isolate", f"--detr-time-limit={selection.time_limit}"]
         command.append(f"--detr-memory-limit={selection.memory_limit}")
-    for option in ("device", "dtype", "replay"):
+    for option in ("device", "dtype", "replay", "calls"):
         if (value := getattr(selection, option)) is not None:
             command.append(f"--detr-{option}={value}")
     return command

@@ -7,8 +7,8 @@ import math
 import platform
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,11 @@ from detr_conformance.evidence.clauses import load_clauses
 from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
 from detr_conformance.harness.divergence import first_divergence
 from detr_conformance.harness.drive import Failure
-from detr_conformance.harness.subject import NotProvided, Settings, Subject
+from detr_conformance.harness.subject import Calls, NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.operations import OPERATIONS, TRAINED
+from detr_conformance.recording.calls import Call, prepared, read_calls
+from detr_conformance.recording.parts import parts_of_call
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
 from detr_conformance.reporting.json_file import write_json
 from detr_conformance.reporting.report import build_report
@@ -75,6 +77,7 @@ class Session:
     devices: tuple[str, ...]
     dtypes: tuple[str, ...]
     replayed_test: str | None = None
+    recorded: Sequence[Call] | None = None
 
     @staticmethod
     def from_options(options: Namespace) -> Session:
@@ -95,10 +98,12 @@ class Session:
             time_limit=options.detr_time_limit,
             memory_limit=options.detr_memory_limit,
             clauses=tuple(options.detr_clause),
+            calls=options.detr_calls,
         )
         try:
             target = load(_one_name(options.detr_target), selection)
             replay = read_case(Path(options.detr_replay)) if options.detr_replay else None
+            recorded = read_calls(Path(options.detr_calls)) if options.detr_calls else None
         except (TargetError, CaseFileError) as error:
             raise SetupError(str(error)) from error
         if options.detr_profile == "training":
@@ -116,6 +121,7 @@ class Session:
             selection=selection,
             name=options.detr_target,
             settings=Settings(options.detr_profile, options.detr_seed, replay=replay[0] if replay else None),
+            recorded=recorded,
             devices=_devices(target, options.detr_device),
             dtypes=_dtypes(target, options.detr_dtype),
             replayed_test=replay[1] if replay else None,
@@ -134,7 +140,9 @@ class Session:
 
     def operations(self) -> tuple[str, ...]:
         """The operations to check: what the target provides, as far as it was asked for."""
-        known = TRAINED if self.selection.profile == "training" else OPERATIONS
+        known: Iterable[str] = TRAINED if self.selection.profile == "training" else OPERATIONS
+        if self.recorded is not None:
+            known = {operation for operation, *_ in self.recorded}
         return tuple(op for op in self.target.provides if op in known and op in (self.selection.operations or known))
 
     # -- what applies -------------------------------------------------------------------------------------
@@ -142,7 +150,7 @@ class Session:
     def selects(self, operation: str, test: str, about: SuiteTest) -> bool:
         """Whether a test (with its parameter) is to be run."""
         wanted = operation in self.operations() and about.runs_in(self.selection.profile)
-        wanted = wanted and self.selection.asks(about.clauses)
+        wanted = wanted and self.selection.asks(about.clauses) and (about.any_call or self.recorded is None)
         return wanted and (self.replayed_test is None or self.replayed_test == test)
 
     def parameters(self, operation: str, test: SuiteTest) -> list[Parameter]:
@@ -154,6 +162,10 @@ class Session:
         if exempt(operation, test):
             return [Parameter(operation, absent=f"{', '.join(test.clauses)} is no question of {operation}")]
         judged = [dtype for dtype in test.dtypes if dtype in OPERATIONS[operation].dtypes]
+        if self.recorded is not None:
+            judged = [dtype for dtype in judged if any(each[:2] == (operation, dtype) for each in self.recorded)]
+            if not judged:
+                return [Parameter(operation, absent=f"no call of {operation} was recorded")]
         dtypes = [dtype for dtype in self.dtypes if dtype in judged]
         if not dtypes:
             return [Parameter(operation, absent=f"none of {', '.join(judged)} is claimed or asked for")]
@@ -162,7 +174,7 @@ class Session:
         return [Parameter(operation, device, dtype) for device in self.devices for dtype in dtypes]
 
     def subject(self, parameter: Parameter) -> Subject:
-        return Subject(
+        subject = Subject(
             operation=parameter.operation,
             implementation=self.target.provides[parameter.operation],
             dtype=parameter.dtype,
@@ -172,6 +184,11 @@ class Session:
             stages=self.target.stages,
             settings=self.settings,
         )
+        if self.recorded is not None:
+            about = parameter.operation, parameter.dtype
+            calls = [prepared(subject, case) for *of, case in self.recorded if tuple(of) == about]
+            subject.settings = replace(self.settings, calls=Calls({about: calls}, parts_of_call))
+        return subject
 
     # -- what was found -------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def as_models_call_it(subject: Subject) -> LazyCases:
     return _cases(subject, [*long, PRODUCTION[DTYPES.index(subject.dtype) % 2]], "as models call it")
 
 
-@covers("MSDA-59", cases=as_models_call_it, costly=True)
+@covers("MSDA-59", cases=as_models_call_it, costly=True, any_call=True)
 def test_calls_of_models(subject: Subject, case: Case) -> None:
     require(structure_of(case).queries > 1_000, "fewer queries than a model has")
     judge_large(subject, case, MANY)

@@ -30,7 +30,7 @@ OPERATION = "ms_deform_attn"
 # -- modes --------------------------------------------------------------------------------------------------
 
 
-@covers("MSDA-53", cases=lambda subject: drawn_cases(subject, inside), share=0.3)
+@covers("MSDA-53", cases=lambda subject: drawn_cases(subject, inside), share=0.3, any_call=True)
 def test_without_gradients(subject: Subject, case: Case) -> None:
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():

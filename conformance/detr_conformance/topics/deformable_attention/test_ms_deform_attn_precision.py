@@ -110,7 +110,7 @@ def scaled_values(scale: float) -> object:
     return lambda fill, s: scale * fill.normal(s.batch, s.cells, s.heads, s.channels)
 
 
-@covers("MSDA-21", cases=lambda subject: drawn_cases(subject))
+@covers("MSDA-21", cases=lambda subject: drawn_cases(subject), any_call=True)
 def test_accuracy(subject: Subject, case: Case) -> None:
     agrees(subject, case, precise=True)
 

@@ -36,7 +36,7 @@ OPERATIONS = BLOCKS
 # -- form -----------------------------------------------------------------------------------------------------
 
 
-@covers("BLK-1", cases=representative)
+@covers("BLK-1", cases=representative, any_call=True)
 def test_output_form(subject: Subject, case: Case) -> None:
     returned = outputs(subject, case) if case.shapes else {"the output": forward(subject, case)}
     for name, output in returned.items():
@@ -61,7 +61,7 @@ def test_output_form(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("BLK-2", cases=representative)
+@covers("BLK-2", cases=representative, any_call=True)
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
     """Each call and each backward pass compares bytes: arguments, parameters, buffers, the incoming gradient."""
     forward(subject, case)
@@ -115,7 +115,7 @@ def test_any_strides(subject: Subject, case: Case) -> None:
         gradients_agree(subject, case)
 
 
-@covers("BLK-5", cases=representative)
+@covers("BLK-5", cases=representative, any_call=True)
 def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     """`Subject.call` holds earlier outputs over later calls; here the first one is also overwritten."""
     made = make(subject, case)
@@ -143,7 +143,7 @@ def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
 # -- batches --------------------------------------------------------------------------------------------------
 
 
-@covers("BLK-17", cases=representative)
+@covers("BLK-17", cases=representative, any_call=True)
 def test_images_are_separate(subject: Subject, case: Case) -> None:
     right = expectations(subject, case, backward=False)["output"]
     for image, alone in enumerate(batches(subject, case)):

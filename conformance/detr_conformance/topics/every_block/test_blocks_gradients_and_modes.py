@@ -34,7 +34,7 @@ from detr_conformance.topics.every_block.checks import asks_for_gradients, is_mo
 OPERATIONS = BLOCKS
 
 
-@covers("BLK-9", cases=representative, feature="backward")
+@covers("BLK-9", cases=representative, feature="backward", any_call=True)
 def test_every_gradient(subject: Subject, case: Case) -> None:
     if not asks_for_gradients(subject, case):
         return
@@ -46,7 +46,7 @@ def test_every_gradient(subject: Subject, case: Case) -> None:
             subject.compare(f"grad_{name}", gradient, right.expected, right.limit)
 
 
-@covers("BLK-10", cases=one, feature="backward")
+@covers("BLK-10", cases=one, feature="backward", any_call=True)
 def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> None:
     if not asks_for_gradients(subject, case):
         return
@@ -68,7 +68,7 @@ def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> No
             subject.compare(f"grad_{name} of a sum", got, right.expected, right.limit)
 
 
-@covers("BLK-11", cases=one, feature="backward")
+@covers("BLK-11", cases=one, feature="backward", any_call=True)
 def test_backward_stands_by_itself(subject: Subject, case: Case) -> None:
     if not asks_for_gradients(subject, case):
         return
@@ -93,7 +93,7 @@ def test_backward_stands_by_itself(subject: Subject, case: Case) -> None:
         subject.compare(f"grad_{alone} alone", got, right[alone].expected, right[alone].limit)
 
 
-@covers("BLK-12", cases=representative)
+@covers("BLK-12", cases=representative, any_call=True)
 def test_without_gradients(subject: Subject, case: Case) -> None:
     right = expectations(subject, case, backward=False)["output"]
     for mode in (torch.no_grad, torch.inference_mode):
