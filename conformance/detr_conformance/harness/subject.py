@@ -23,6 +23,7 @@ from detr_conformance.isolation.client import RaisedThere
 from detr_conformance.isolation.poison import poison
 from detr_conformance.isolation.process import Died
 from detr_conformance.operations import VARIANTS
+from detr_conformance.target import NO_GRADIENT
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ class Subject:
     ) -> dict[str, Tensor | None]:
         """The gradients of the inputs; neither they nor grad_output may be changed by the backward pass."""
         check_form("output", output, grad_output)
+        if not output.requires_grad:
+            raise Mismatch(f"the output asks for {NO_GRADIENT}, and backward is claimed", got=NO_GRADIENT)
         before = grad_output.detach().clone()
         private = {name: tensor.detach().clone() for name, tensor in inputs.items()}
         poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)

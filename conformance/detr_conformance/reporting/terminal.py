@@ -60,6 +60,7 @@ def verdict_line(report: Report) -> Text:
     seconds = report["times"]["seconds"]
     took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
     silent = _not_judged(report) if verdict != "error" else ""
+    silent += "".join(f"; {hint}" for hint in report.get("hints") or ())
     return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took, silent)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detr_conformance.harness.case import Case, LazyCases
 from detr_conformance.harness.mismatch import expect
-from detr_conformance.harness.subject import Result, Subject
+from detr_conformance.harness.subject import Result, Subject, explained
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.contents import STRUCTURE, contents
 from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere, inside
@@ -129,7 +129,8 @@ def of_sizes(subject: Subject, heights: range) -> None:
 @covers("MSDA-62", cases=of_models, feature="backward", once=True)
 def test_backward_in_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, STRUCTURE, everywhere, which, note="in a thread") for which in (1, 2)]
-    found = in_two_threads([gradients_of(subject, own) for own in cases], 5, differentiated=True)
+    with explained("backward in a thread"):
+        found = in_two_threads([gradients_of(subject, own) for own in cases], 5, differentiated=True)
     for several, own in zip(found, cases, strict=True):
         for gradients in several:
             check_gradients(subject, dict(zip(GRADIENTS, gradients, strict=True)), own)
