@@ -16,6 +16,7 @@ from torch import Tensor
 
 from detr_conformance.evidence.reached import Reached
 from detr_conformance.harness.case import TORCH_DTYPES, Case, lay_out
+from detr_conformance.harness.few_shapes.budget import Forms
 from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
 from detr_conformance.harness.packing import Shapes, packed, unpacked
 from detr_conformance.isolation import ambient
@@ -34,6 +35,7 @@ class Settings:
     seed: int = 0
     shrink: bool = True
     replay: Case | None = None
+    few_shapes: bool = False
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Subject:
         exact: how many results were compared exactly; None if none.
         cases: how many cases were checked.
         reached: sizes of the calls that the implementation received.
+        forms: of the run's calls of this operation and dtype, where they are to be few.
         configuration: of the module that is called, as a case's options say it.
     """
 
@@ -71,6 +74,7 @@ class Subject:
     exact: int | None = None
     cases: int = 0
     reached: Reached = field(default_factory=Reached)
+    forms: Forms | None = None
     configuration: Mapping[str, str] = field(default_factory=dict)
     shapes: Shapes | None = None  # of the outputs of the case in hand, where there are several
     raw: Any = None  # what the last call returned
@@ -119,6 +123,8 @@ class Subject:
     def call(self, arguments: dict[str, Tensor]) -> Tensor:
         """Calls the implementation on poisoned memory; afterwards every argument must be what it was, byte for byte,
         and the results of earlier calls of the case too. Several outputs come back as one, see `packing`."""
+        if self.forms is not None:
+            self.forms.admit(arguments, self.configuration)
         self.reached.count(self.operation, arguments, self.configuration)
         private = {name: tensor.detach().clone() for name, tensor in arguments.items()}
         poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)

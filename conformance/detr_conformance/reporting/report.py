@@ -13,7 +13,7 @@ from detr_conformance.operations import TRAINING_CHAPTER
 from detr_conformance.reporting.assess import assess_clause, unexercised_clause
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Digest, Event, digest
-from detr_conformance.reporting.reached import claimed_and_not_judged, reached_sizes
+from detr_conformance.reporting.reached import claimed_and_not_judged, few_shapes, reached_sizes
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.target import NO_GRADIENT
 
@@ -52,6 +52,7 @@ def build_report(
         "message": message,
         "clauses": assessed,
         "claimed_and_not_judged": claimed_and_not_judged(said, selection),
+        "few_shapes": few_shapes(said.results),
         "hints": _hints(said),
         "reached": reached_sizes(said.results),
         "sizes_left_out": said.info.get("sizes_left_out", []),

@@ -23,6 +23,7 @@ class Selection:
     isolate: bool = False
     time_limit: float = TIME_LIMIT
     memory_limit: float = 0.0  # GiB; 0: what the machine allows
+    shapes: str = "any"  # or "few", for what is compiled anew for each
 
 
 def replay_command(target: str, case_file: str, selection: Selection) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,12 @@ from detr_conformance.evidence.clauses import load_clauses
 from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
 from detr_conformance.harness.divergence import first_divergence
 from detr_conformance.harness.drive import Failure
+from detr_conformance.harness.few_shapes.budget import Forms, NotTried
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.operations import OPERATIONS, TRAINED
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
-from detr_conformance.reporting.json_file import write_json
+from detr_conformance.reporting.json_file import finite_or_none, write_json
 from detr_conformance.reporting.report import build_report
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.running.devices import describe_device, is_present
@@ -75,6 +75,7 @@ class Session:
     devices: tuple[str, ...]
     dtypes: tuple[str, ...]
     replayed_test: str | None = None
+    forms: dict[tuple[str, str, str], Forms] = field(default_factory=dict)
 
     @staticmethod
     def from_options(options: Namespace) -> Session:
@@ -94,6 +95,7 @@ class Session:
             isolate=options.detr_isolate,
             time_limit=options.detr_time_limit,
             memory_limit=options.detr_memory_limit,
+            shapes=options.detr_shapes,
         )
         try:
             target = load(_one_name(options.detr_target), selection)
@@ -111,7 +113,12 @@ class Session:
             target=target,
             selection=selection,
             name=options.detr_target,
-            settings=Settings(options.detr_profile, options.detr_seed, replay=replay[0] if replay else None),
+            settings=Settings(
+                options.detr_profile,
+                options.detr_seed,
+                replay=replay[0] if replay else None,
+                few_shapes=selection.shapes == "few",
+            ),
             devices=_devices(target, options.detr_device),
             dtypes=_dtypes(target, options.detr_dtype),
             replayed_test=replay[1] if replay else None,
@@ -166,7 +173,14 @@ class Session:
             variants=self.target.variants,
             stages=self.target.stages,
             settings=self.settings,
+            forms=self._forms_of(parameter),
         )
+
+    def _forms_of(self, parameter: Parameter) -> Forms | None:
+        """Those of the run's calls, where few are allowed; of one replayed case none is left out."""
+        if not self.settings.few_shapes or self.settings.replay is not None:
+            return None
+        return self.forms.setdefault((parameter.operation, parameter.device, parameter.dtype), Forms())
 
     # -- what was found -------------------------------------------------------------------------------------
 
@@ -195,14 +209,18 @@ class Session:
             ratio = subject.worst_ratio
             event |= {
                 "cases": subject.cases,
-                "worst_error_ratio": _rounded(ratio),
+                "worst_error_ratio": finite_or_none(ratio),
                 "mismatches": None if subject.exact is None else 0,
                 "reached": subject.reached.rows(),
             }
+            if subject.forms is not None:
+                event |= {"forms": subject.forms.new, "left_out": subject.forms.left_out}
         if parameter.absent:
             return Outcome(event | {"outcome": "not-provided", "message": parameter.absent})
         if isinstance(error, NotProvided):
             return Outcome(event | {"outcome": "not-provided", "message": str(error)})
+        if isinstance(error, NotTried):
+            return Outcome(event | {"outcome": "not-exercised", "message": str(error)})
         if isinstance(error, Failure):
             return self._failure(event, test, error, event["test"], subject)
         if error is not None:
@@ -222,7 +240,7 @@ class Session:
         if subject is not None and subject.operation in STAGES and test.profile is None:
             details += [first_divergence(subject, failure.case) or "no stages are named that could be compared"]
         if mismatch.ratio is not None:
-            event["worst_error_ratio"] = _rounded(mismatch.ratio)
+            event["worst_error_ratio"] = finite_or_none(mismatch.ratio)
         if event["mismatches"] is not None and mismatch.count is not None:
             event["mismatches"] = int(mismatch.count.split()[0])
         event |= {
@@ -265,6 +283,7 @@ class Session:
                 "profile": self.selection.profile,
                 "seed": self.selection.seed,
                 "isolated": self.selection.isolate,
+                "shapes": self.selection.shapes,
             },
             "target_info": {
                 "provides": list(target.provides),
@@ -307,14 +326,6 @@ def _refuse_untrained(target: Target, asked: Sequence[str]) -> None:
         raise SetupError(f"target {target.name!r} provides nothing that the profile training is about: {about}")
     if "backward" not in target.features:
         raise SetupError(f"target {target.name!r} does not claim the feature backward, so it cannot be trained")
-
-
-def _rounded(ratio: float | None) -> float | None:
-    """A ratio for the report, which holds no infinity: None where there is none, or where its end is not told."""
-    if ratio is None:
-        return None
-    rounded = float(f"{ratio:.4g}")  # this, too, can reach infinity
-    return rounded if math.isfinite(rounded) else None
 
 
 def _devices(target: Target, asked: str | None) -> tuple[str, ...]:
