@@ -42,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="standard",
         help="how many cases; thorough is random, full-size and training run tests of their own",
     )
+    group.addoption(
+        "--detr-shapes",
+        choices=("any", "few"),
+        default="any",
+        help="few: calls of few shapes, for what is compiled anew for each",
+    )
     group.addoption("--detr-device", metavar="D", help="run on this device only")
     group.addoption("--detr-dtype", metavar="T", help="run in this dtype only")
     group.addoption("--detr-seed", metavar="N", type=int, default=0, help="seed of all cases")

@@ -13,6 +13,7 @@ from detr_conformance.stages import STAGE_NAMES
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 FEATURES = ("backward", "deterministic", "compile", "autocast", "export")
+NO_GRADIENT = "no gradient"  # what a report says was got where a target claims backward and has none
 
 
 class TargetError(Exception):

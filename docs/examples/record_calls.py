@@ -1,11 +1,11 @@
 """The calls that transformers' Deformable DETR makes of its sampling core, saved to be judged.
 
-    recordings = record_cores(model, "calls")
-    model(pixel_values)
-    for recording in recordings:
-        recording.remove()
+recordings = record_cores(model, "calls")
+model(pixel_values)
+for recording in recordings:
+    recording.remove()
 
-    $ detr-spec check my_kernel.py:target --cases calls
+$ detr-spec check my_kernel.py:target --cases calls
 """
 
 from detr_conformance import record

@@ -27,7 +27,7 @@ def model() -> Any:
     backbone = ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1] * 4, layer_type="basic", out_features=stages
     )
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
     torch.manual_seed(0)
     made = DeformableDetrModel(DeformableDetrConfig(backbone_config=backbone, num_queries=5, **sizes, **heads)).eval()

@@ -32,6 +32,7 @@ FOLDERS = {
     "reference/detr_reference": TOPICS | {"kernels", "checkpoints", "data", "commands", "spec"},
     "conformance/detr_conformance": {
         *(
+            "adapters",
             "isolation",
             "evidence",
             "harness",
@@ -47,7 +48,7 @@ FOLDERS = {
     },
     "conformance/detr_conformance/topics": TOPICS,
     "spec_tests": TOPICS
-    | {"helpers", "harness", "reports", "commands", "data", "checkpoints", "kernels", "bench", "docs"},
+    | {"helpers", "harness", "reports", "commands", "data", "checkpoints", "kernels", "adapters", "bench", "docs"},
 }
 IN_A_TOPIC = {"cases", "checks", "mutants", "twins"}  # beside tests: a file each, or a folder
 BLOCKS_TAKE = {"torch", "scipy", "jaxtyping"}
@@ -58,7 +59,7 @@ LONGEST, FULLEST = 350, 20
 ORDER = (
     ("detr_reference",),
     ("detr_conformance.operations", "detr_conformance.stages", "detr_conformance.target"),
-    ("detr_conformance.isolation",),
+    ("detr_conformance.adapters", "detr_conformance.isolation"),
     ("detr_conformance.evidence",),
     ("detr_conformance.harness",),
     ("detr_conformance.recording",),
@@ -78,9 +79,13 @@ ALLOWED = {
         *("detr_conformance.evidence", "detr_conformance.operations", "detr_conformance.stages"),
         "detr_conformance.target",
     ),
+    "detr_conformance.adapters": (
+        *("detr_conformance.adapters", "detr_conformance.operations", "detr_conformance.stages"),
+        "detr_conformance.target",
+    ),
     "detr_conformance.targets": (
         *("detr_conformance.targets", "detr_conformance.operations", "detr_conformance.stages"),
-        *("detr_conformance.target", "detr_reference"),
+        *("detr_conformance.target", "detr_conformance.adapters", "detr_reference"),
     ),
 }
 

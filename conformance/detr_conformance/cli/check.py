@@ -30,6 +30,14 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     show_default=True,
     help="How much to try; full-size and training run tests of their own instead, see above.",
 )
+@click.option(
+    "--shapes",
+    type=click.Choice(("any", "few")),
+    default="any",
+    show_default=True,
+    help="few: for what is compiled anew for each shape, as by jax.jit. Structures are rounded to few, numbers vary; "
+    "the report says which cases that leaves out.",
+)
 @click.option("--device", help="Only this device, such as cuda; it must be one that the target claims.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Only this dtype.")
 @click.option(
@@ -101,6 +109,7 @@ def check(
     operation: tuple[str, ...],
     clauses: tuple[str, ...],
     profile: str,
+    shapes: str,
     device: str | None,
     dtype: str | None,
     seed: int | None,
@@ -153,7 +162,10 @@ def check(
     asked = tuple(clause.id for name in clauses for clause in _in_force(name))
     selection = Selection(
         *(operation, profile, device, dtype, seed, jobs, cases_dir, replay),
-        *(isolate, time_limit, memory_limit or 0.0, asked, calls),
+        *(isolate, time_limit, memory_limit or 0.0),
+        shapes=shapes,
+        clauses=asked,
+        calls=calls,
     )
     raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))
 

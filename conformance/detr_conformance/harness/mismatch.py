@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,10 @@ class Mismatch(AssertionError):
 
 class Raised(Mismatch):
     """The target raised an exception where the clause asks for a result."""
+
+
+class NoTensor(Mismatch):
+    """What came back is of another library, or nothing at all."""
 
 
 def compare(name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: Tensor | None = None) -> float:
@@ -101,7 +106,7 @@ def compare_exactly(name: str, got: Tensor, expected: Tensor) -> None:
 def check_form(name: str, got: Tensor, expected: Tensor) -> None:
     """Raises Mismatch unless `got` is a tensor of the expected shape."""
     if not isinstance(got, Tensor):
-        raise Mismatch(f"{name} is a {type(got).__name__}, not a tensor", where=name, got=type(got).__name__)
+        raise NoTensor(f"{name} is {not_a_tensor(got)}", where=name, got=type(got).__name__)
     if got.shape != expected.shape:
         raise Mismatch(
             f"{name} has shape {tuple(got.shape)}, expected {tuple(expected.shape)}",
@@ -109,6 +114,16 @@ def check_form(name: str, got: Tensor, expected: Tensor) -> None:
             expected=str(tuple(expected.shape)),
             got=str(tuple(got.shape)),
         )
+
+
+def not_a_tensor(got: Any) -> str:
+    """What it is instead, and of the array of another library which adapter takes it."""
+    said = f"a {type(got).__name__}, not a tensor"
+    package = type(got).__module__.partition(".")[0]
+    if package in ("numpy", "jax", "jaxlib") or hasattr(got, "__dlpack__"):
+        adapter = {"numpy": "from_numpy", "jax": "from_jax", "jaxlib": "from_jax"}.get(package, "from_dlpack")
+        said += f"; provide {adapter}(your_function), and from detr_conformance import {adapter}"
+    return said
 
 
 def at_element(name: str, flat: int, got: Tensor, expected: Tensor, limit: str, wrong: int) -> Mismatch:

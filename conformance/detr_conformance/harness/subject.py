@@ -16,6 +16,7 @@ from torch import Tensor
 
 from detr_conformance.evidence.reached import Reached
 from detr_conformance.harness.case import TORCH_DTYPES, Case, lay_out
+from detr_conformance.harness.few_shapes.budget import Forms
 from detr_conformance.harness.mismatch import Mismatch, Raised, check_form, compare, compare_exactly
 from detr_conformance.harness.packing import Shapes, packed, unpacked
 from detr_conformance.isolation import ambient
@@ -23,6 +24,7 @@ from detr_conformance.isolation.client import RaisedThere
 from detr_conformance.isolation.poison import poison
 from detr_conformance.isolation.process import Died
 from detr_conformance.operations import VARIANTS
+from detr_conformance.target import NO_GRADIENT
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Settings:
     shrink: bool = True
     replay: Case | None = None
     calls: Calls | None = None
+    few_shapes: bool = False
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Subject:
         exact: how many results were compared exactly; None if none.
         cases: how many cases were checked.
         reached: sizes of the calls that the implementation received.
+        forms: of the run's calls of this operation and dtype, where they are to be few.
         configuration: of the module that is called, as a case's options say it.
     """
 
@@ -84,6 +88,7 @@ class Subject:
     exact: int | None = None
     cases: int = 0
     reached: Reached = field(default_factory=Reached)
+    forms: Forms | None = None
     configuration: Mapping[str, str] = field(default_factory=dict)
     shapes: Shapes | None = None  # of the outputs of the case in hand, where there are several
     raw: Any = None  # what the last call returned
@@ -132,6 +137,8 @@ class Subject:
     def call(self, arguments: dict[str, Tensor]) -> Tensor:
         """Calls the implementation on poisoned memory; afterwards every argument must be what it was, byte for byte,
         and the results of earlier calls of the case too. Several outputs come back as one, see `packing`."""
+        if self.forms is not None:
+            self.forms.admit(arguments, self.configuration)
         self.reached.count(self.operation, arguments, self.configuration)
         private = {name: tensor.detach().clone() for name, tensor in arguments.items()}
         poison(self.device, {tensor.numel() for tensor in arguments.values()}, self.torch_dtype)
@@ -178,6 +185,8 @@ class Subject:
     ) -> dict[str, Tensor | None]:
         """The gradients of the inputs; neither they nor grad_output may be changed by the backward pass."""
         check_form("output", output, grad_output)
+        if not output.requires_grad:
+            raise Mismatch(f"the output asks for {NO_GRADIENT}, and backward is claimed", got=NO_GRADIENT)
         before = grad_output.detach().clone()
         private = {name: tensor.detach().clone() for name, tensor in inputs.items()}
         poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)

@@ -9,6 +9,8 @@ from hypothesis.strategies import SearchStrategy
 
 from detr_conformance.harness.case import Case, LazyCases, mixed_seed
 from detr_conformance.harness.drive import Cases, Failure, reduced, run_cases
+from detr_conformance.harness.few_shapes.budget import LeftOut, NotTried
+from detr_conformance.harness.few_shapes.drawing import rounded
 from detr_conformance.harness.mismatch import Mismatch, SuiteError
 from detr_conformance.harness.subject import Calls, NotProvided, Subject
 from detr_conformance.target import DTYPES
@@ -90,16 +92,36 @@ def decide(subject: Subject, test: SuiteTest) -> None:
     if settings.calls is not None:
         decide_calls(subject, test, settings.calls)
         return
-    source = [settings.replay] if settings.replay is not None else _thinned(subject, test.cases(subject))
-    examples = max(2, round(EXAMPLES[settings.profile] * test.share))
-    subject.cases += run_cases(
-        source,
-        lambda case: subject.judged(test.property, case),
-        examples=examples,
-        seed_value=mixed_seed(settings.seed, test.name),
-        shrink=settings.shrink,
-        search=settings.profile == "thorough",
-    )
+    if subject.forms is not None:
+        subject.forms.begin()
+    with rounded(settings.seed if settings.few_shapes else None):
+        source = [settings.replay] if settings.replay is not None else _thinned(subject, test.cases(subject))
+        examples = max(2, round(EXAMPLES[settings.profile] * test.share))
+        subject.cases += run_cases(
+            source,
+            lambda case: _judged(subject, test, case),
+            examples=examples,
+            seed_value=mixed_seed(settings.seed, test.name),
+            shrink=settings.shrink,
+            search=settings.profile == "thorough",
+        )
+    if subject.forms is not None:
+        subject.cases -= subject.forms.left_out
+        if not subject.cases:
+            raise NotTried("every case takes more forms of calls than few shapes allow")
+
+
+def _judged(subject: Subject, test: SuiteTest, case: Case) -> float | None:
+    """What a case found, or nothing if it is left out for its form."""
+    forms = subject.forms
+    if forms is None:
+        return subject.judged(test.property, case)
+    try:
+        forms.begin_case(case)
+        return subject.judged(test.property, case)
+    except LeftOut:
+        forms.left_out += 1
+        return None
 
 
 def _thinned(subject: Subject, cases: Cases) -> Cases:

@@ -177,7 +177,7 @@ def _passes_unexpectedly(known: Deviation, results: Sequence[Event], said: Diges
 
 
 def _narrowed_away(known: Deviation, said: Digest, selection: Selection) -> bool:
-    """Whether the options of this run left out something in which the deviation might show, as smoke always does."""
+    """Whether the options of this run left out something in which the deviation might show: smoke and few shapes do."""
 
     def left_out(chosen: set[str], named: Sequence[str], claimed: str) -> bool:
         return bool(chosen) and not set(named or said.info.get(claimed, ())) <= chosen
@@ -185,6 +185,7 @@ def _narrowed_away(known: Deviation, said: Digest, selection: Selection) -> bool
     return (
         selection.replay is not None
         or selection.profile == "smoke"
+        or selection.shapes == "few"
         or left_out(set(selection.operations), known.operations, "provides")
         or left_out({selection.dtype} if selection.dtype else set(), known.dtypes, "dtypes")
         or left_out({selection.device} if selection.device else set(), (), "devices")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
 import tempfile
 import zlib
@@ -34,6 +35,14 @@ def write_json(path: str | Path, document: Any) -> None:
     with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as stream:
         stream.write(text.encode("utf-8"))
     write_whole(path, packed.getvalue())
+
+
+def finite_or_none(ratio: float | None) -> float | None:
+    """A ratio for the report, which holds no infinity: None where there is none, or where its end is not told."""
+    if ratio is None:
+        return None
+    rounded = float(f"{ratio:.4g}")  # this, too, can reach infinity
+    return rounded if math.isfinite(rounded) else None
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

@@ -48,6 +48,24 @@ def _reached(rows: Sequence[Mapping[str, Any]], paired: bool) -> dict[str, Any]:
     return found
 
 
+def few_shapes(results: Iterable[Event]) -> dict[str, Any]:
+    """Of a run with few shapes, by operation: forms of calls, cases tried, and of each clause the cases left out."""
+    found: dict[str, Any] = {}
+    forms: dict[str, set[int]] = {}
+    for result in results:
+        if "forms" not in result:
+            continue
+        operation = result["operation"]
+        entry = found.setdefault(operation, {"forms": 0, "cases": 0, "cases_left_out": 0, "clauses": {}})
+        forms.setdefault(operation, set()).update(result["forms"])
+        entry["forms"] = len(forms[operation])
+        entry["cases"] += result["cases"]
+        entry["cases_left_out"] += result["left_out"]
+        for clause in result["clauses"] if result["left_out"] else ():
+            entry["clauses"][clause] = entry["clauses"].get(clause, 0) + result["left_out"]
+    return found
+
+
 def size_class(size: int) -> int:
     """The largest power of two that is no larger; zero of zero."""
     return 1 << (size.bit_length() - 1) if size else 0

@@ -13,8 +13,9 @@ from detr_conformance.operations import TRAINING_CHAPTER
 from detr_conformance.reporting.assess import assess_clause, unexercised_clause
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Digest, Event, digest
-from detr_conformance.reporting.reached import claimed_and_not_judged, reached_sizes
+from detr_conformance.reporting.reached import claimed_and_not_judged, few_shapes, reached_sizes
 from detr_conformance.reporting.selection import Selection
+from detr_conformance.target import NO_GRADIENT
 
 SCHEMA_VERSION = 1
 Report = dict[str, Any]
@@ -51,6 +52,8 @@ def build_report(
         "message": message,
         "clauses": assessed,
         "claimed_and_not_judged": claimed_and_not_judged(said, selection),
+        "few_shapes": few_shapes(said.results),
+        "hints": _hints(said),
         "reached": reached_sizes(said.results),
         "sizes_left_out": said.info.get("sizes_left_out", []),
         "times": {
@@ -73,6 +76,13 @@ def worst_verdict(reports: Iterable[Report]) -> str:
 def exit_code(verdict: str) -> int:
     """0 conforms, 1 does not, 2 cannot tell."""
     return VERDICTS.index(verdict)
+
+
+def _hints(said: Digest) -> list[str]:
+    """What is to be done where many clauses fail for a reason that is none of theirs."""
+    got = {(result.get("failure") or {}).get("got") for result in said.results}
+    claim = "backward is claimed, as Target does by default; if it is forward only, say features=()"
+    return [claim] if NO_GRADIENT in got else []
 
 
 def _claims(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Selection:
     isolate: bool = False
     time_limit: float = TIME_LIMIT
     memory_limit: float = 0.0  # GiB; 0: what the machine allows
+    shapes: str = "any"  # or "few", for what is compiled anew for each
     clauses: tuple[str, ...] = ()  # none: all of the profile's
     calls: str | None = None  # a folder of recorded ones
 

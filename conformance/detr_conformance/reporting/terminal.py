@@ -30,6 +30,8 @@ def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) 
     if report["environment"].get("profile") == "full-size":
         left_out = "; ".join(report.get("sizes_left_out") or ["none"])
         console.print(Text(f"pairs of sizes that no call may have, as it would be too large: {left_out}", style="dim"))
+    for line in _left_out_lines(report):
+        console.print(line)
     print_failures(console, report, clauses)
     _print_deviations(console, report)
     console.print()
@@ -61,6 +63,8 @@ def verdict_line(report: Report) -> Text:
     seconds = report["times"]["seconds"]
     took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
     silent = _not_judged(report) if verdict != "error" else ""
+    silent += _few_shapes(report) if verdict != "error" else ""
+    silent += "".join(f"; {hint}" for hint in report.get("hints") or ())
     return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took, silent)
 
 
@@ -74,6 +78,22 @@ def _not_judged(report: Report) -> str:
     silent = report.get("claimed_and_not_judged") or {}
     told = "; ".join(f"{feature} of {', '.join(operations)}" for feature, operations in silent.items())
     return f"; claimed and not judged: {told}" if told else ""
+
+
+def _few_shapes(report: Report) -> str:
+    """Of how many forms the calls were, where they were to be few."""
+    found = report.get("few_shapes") or {}
+    told = [f"{each['forms']} of {operation}" for operation, each in found.items()]
+    left = sum(each["cases_left_out"] for each in found.values())
+    return f"; few shapes: {', '.join(told)}, {left} cases left out" if told else ""
+
+
+def _left_out_lines(report: Report) -> Iterator[Text]:
+    """The clauses that few shapes left cases out of, by operation."""
+    for operation, found in (report.get("few_shapes") or {}).items():
+        if found["clauses"]:
+            said = f"{found['cases']} cases tried, {found['cases_left_out']} left out for their shapes, of"
+            yield visible(f"few shapes, {operation}: {said} {compact_ids(found['clauses'])}", "dim")
 
 
 def _counts(report: Report) -> str:
@@ -96,6 +116,7 @@ def _heading(report: Report) -> Text:
     version = f" {target['version']}" if target["version"] else ""
     about = [f"{key} {environment[key]}" for key in ("profile", "seed", "torch") if key in environment]
     about += environment.get("devices", ())
+    about += ["few shapes"] if environment.get("shapes") == "few" else []
     about += ["in a process of its own"] if environment.get("isolated") else []
     about += [f"{device} absent here" for device in environment.get("absent_devices", ())]
     return Text.assemble("\n", (f"{target['name']}{version}", "bold"), "   ", (", ".join(about), "dim"))

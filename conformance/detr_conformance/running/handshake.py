@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from detr_conformance.harness.block import forward
-from detr_conformance.harness.mismatch import Mismatch, Raised
+from detr_conformance.harness.mismatch import Mismatch, NoTensor, Raised
 from detr_conformance.harness.subject import Subject
 from detr_conformance.isolation.process import Died
 from detr_conformance.operations import OPERATIONS
@@ -21,17 +21,27 @@ def shake_hands(subject: Subject) -> None:
     """Checks the signature and makes one ordinary call.
 
     Raises:
-        HandshakeError: the signature does not fit, or the call raises.
+        HandshakeError: the signature does not fit, or the call raises or returns no tensor.
     """
     _check_signature(subject)
     try:
         _call(subject)
     except Raised as raised:
-        raise HandshakeError(f"an ordinary {subject.dtype} call failed: {raised.message}") from raised
+        raise HandshakeError(
+            f"an ordinary {subject.dtype} call failed: {raised.message}{_of_arrays(raised)}"
+        ) from raised
+    except NoTensor as other:
+        raise HandshakeError(f"of an ordinary {subject.dtype} call {other.message}") from other
     except Died as died:
         raise HandshakeError("; ".join(filter(None, (died.message, died.detail)))) from died
     except Mismatch:
         return  # a wrong result is for the clauses to judge
+
+
+def _of_arrays(raised: Raised) -> str:
+    """What to do where the exception is another library's about the tensors that it was given."""
+    about = "torch." in raised.message or "numpy()" in raised.message
+    return "; a function of arrays is provided by from_numpy, from_jax or from_dlpack of detr_conformance" * about
 
 
 def _check_signature(subject: Subject) -> None:

@@ -47,6 +47,7 @@ def suite_command(target: str, selection: Selection, events: Path, done: Path | 
         command += ["-p", "xdist.plugin", "-n", str(selection.jobs)]
     command += [f"--detr-target={target}", f"--detr-events={events}", f"--detr-cases={selection.cases_dir}"]
     command += [f"--detr-profile={selection.profile}", f"--detr-seed={selection.seed}"]
+    command.append(f"--detr-shapes={selection.shapes}")
     command += [f"--detr-operation={operation}" for operation in selection.operations]
     command += [f"--detr-clause={clause}" for clause in selection.clauses]
     if done is not None:

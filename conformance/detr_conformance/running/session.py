@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from detr_conformance.evidence.clauses import load_clauses
-from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
-from detr_conformance.harness.divergence import first_divergence
-from detr_conformance.harness.drive import Failure
-from detr_conformance.harness.subject import Calls, NotProvided, Settings, Subject
+from detr_conformance.harness.case_files import CaseFileError, read_case
+from detr_conformance.harness.few_shapes.budget import Forms
+from detr_conformance.harness.subject import Calls, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.operations import OPERATIONS, TRAINED
 from detr_conformance.recording.calls import Call, prepared, read_calls
@@ -30,9 +28,9 @@ from detr_conformance.reporting.selection import Selection
 from detr_conformance.running.devices import describe_device, is_present
 from detr_conformance.running.handshake import HandshakeError, shake_hands
 from detr_conformance.running.loaders import resolve_names
+from detr_conformance.running.outcomes import Outcome, Parameter, outcome_of
 from detr_conformance.running.placing import load
 from detr_conformance.running.trial import exempt
-from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES, Target, TargetError
 from detr_conformance.topics.deformable_attention.cases.sizes import pairs_left_out
 
@@ -42,28 +40,6 @@ if TYPE_CHECKING:
 
 class SetupError(Exception):
     """No verdict is possible: the target does not load, its device is absent, or it fails an ordinary call."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """An operation, device and dtype to run a test on, or the reason why it does not apply to the target."""
-
-    operation: str
-    device: str = "-"
-    dtype: str = "-"
-    absent: str | None = None
-
-    @property
-    def id(self) -> str:
-        return "not-provided" if self.absent else f"{self.device}-{self.dtype}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a test found: an event, and for pytest's own output a text."""
-
-    event: dict[str, Any]
-    text: str | None = None
 
 
 @dataclass
@@ -78,6 +54,7 @@ class Session:
     dtypes: tuple[str, ...]
     replayed_test: str | None = None
     recorded: Sequence[Call] | None = None
+    forms: dict[tuple[str, str, str], Forms] = field(default_factory=dict)
 
     @staticmethod
     def from_options(options: Namespace) -> Session:
@@ -99,6 +76,7 @@ class Session:
             memory_limit=options.detr_memory_limit,
             clauses=tuple(options.detr_clause),
             calls=options.detr_calls,
+            shapes=options.detr_shapes,
         )
         try:
             target = load(_one_name(options.detr_target), selection)
@@ -120,7 +98,12 @@ class Session:
             target=target,
             selection=selection,
             name=options.detr_target,
-            settings=Settings(options.detr_profile, options.detr_seed, replay=replay[0] if replay else None),
+            settings=Settings(
+                options.detr_profile,
+                options.detr_seed,
+                replay=replay[0] if replay else None,
+                few_shapes=selection.shapes == "few",
+            ),
             recorded=recorded,
             devices=_devices(target, options.detr_device),
             dtypes=_dtypes(target, options.detr_dtype),
@@ -183,6 +166,7 @@ class Session:
             variants=self.target.variants,
             stages=self.target.stages,
             settings=self.settings,
+            forms=self._forms_of(parameter),
         )
         if self.recorded is not None:
             about = parameter.operation, parameter.dtype
@@ -190,86 +174,17 @@ class Session:
             subject.settings = replace(self.settings, calls=Calls({about: calls}, parts_of_call))
         return subject
 
+    def _forms_of(self, parameter: Parameter) -> Forms | None:
+        """Those of the run's calls, where few are allowed; of one replayed case none is left out."""
+        if not self.settings.few_shapes or self.settings.replay is not None:
+            return None
+        return self.forms.setdefault((parameter.operation, parameter.device, parameter.dtype), Forms())
+
     # -- what was found -------------------------------------------------------------------------------------
 
     def outcome(self, item: pytest.Item, error: BaseException | None) -> Outcome:
         """The result event of a test from the exception that ended it."""
-        test: SuiteTest = item.function.suite_test  # type: ignore[attr-defined]
-        subject = getattr(item, "funcargs", {}).get("subject")
-        parameter: Parameter = item.callspec.params["subject"]  # type: ignore[attr-defined]
-        event: dict[str, Any] = {
-            "event": "result",
-            "test": Path(item.nodeid).name,
-            "clauses": list(test.clauses),
-            "operation": parameter.operation,
-            "device": parameter.device,
-            "dtype": parameter.dtype,
-            "feature": test.feature,
-            "outcome": "pass",
-            "worst_error_ratio": None,
-            "mismatches": None,
-            "cases": 0,
-            "message": None,
-            "failure": None,
-            "case_file": None,
-        }
-        if isinstance(subject, Subject):
-            ratio = subject.worst_ratio
-            event |= {
-                "cases": subject.cases,
-                "worst_error_ratio": _rounded(ratio),
-                "mismatches": None if subject.exact is None else 0,
-                "reached": subject.reached.rows(),
-            }
-        if parameter.absent:
-            return Outcome(event | {"outcome": "not-provided", "message": parameter.absent})
-        if isinstance(error, NotProvided):
-            return Outcome(event | {"outcome": "not-provided", "message": str(error)})
-        if isinstance(error, Failure):
-            return self._failure(event, test, error, event["test"], subject)
-        if error is not None:
-            message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            return Outcome(event | {"outcome": "error", "message": message})
-        return Outcome(event)
-
-    def _failure(
-        self, event: dict[str, Any], test: SuiteTest, failure: Failure, name: str, subject: Subject | None
-    ) -> Outcome:
-        mismatch, clause = failure.mismatch, test.clauses[0]
-        path = self.selection.replay or str(
-            write_case(Path(self.selection.cases_dir), failure.case, clause=clause, test=name)
-        )
-        described = failure.case.describe()
-        details = [described] if mismatch.detail is None else [described, mismatch.detail]
-        if subject is not None and subject.operation in STAGES and test.profile is None:
-            details += [first_divergence(subject, failure.case) or "no stages are named that could be compared"]
-        if mismatch.ratio is not None:
-            event["worst_error_ratio"] = _rounded(mismatch.ratio)
-        if event["mismatches"] is not None and mismatch.count is not None:
-            event["mismatches"] = int(mismatch.count.split()[0])
-        event |= {
-            "outcome": "fail",
-            "message": mismatch.message,
-            "failure": {
-                "where": mismatch.where,
-                "expected": mismatch.expected,
-                "got": mismatch.got,
-                "limit": mismatch.limit,
-                "count": mismatch.count,
-                "detail": "\n".join(details),
-            },
-            "case_file": path,
-        }
-        clauses = load_clauses()
-        text = clauses[clause].text if clause in clauses else ""
-        lines = [
-            f"{', '.join(test.clauses)}: {text}",
-            "",
-            mismatch.message,
-            f"case: {described}",
-            f"saved: {path}",
-        ]
-        return Outcome(event, "\n".join(lines))
+        return outcome_of(item, error, self.selection)
 
     def start_event(self) -> dict[str, Any]:
         target = self.target
@@ -288,6 +203,7 @@ class Session:
                 "seed": self.selection.seed,
                 "isolated": self.selection.isolate,
                 **({"clauses": list(self.selection.clauses)} if self.selection.clauses else {}),
+                "shapes": self.selection.shapes,
             },
             "target_info": {
                 "provides": list(target.provides),
@@ -330,14 +246,6 @@ def _refuse_untrained(target: Target, asked: Sequence[str]) -> None:
         raise SetupError(f"target {target.name!r} provides nothing that the profile training is about: {about}")
     if "backward" not in target.features:
         raise SetupError(f"target {target.name!r} does not claim the feature backward, so it cannot be trained")
-
-
-def _rounded(ratio: float | None) -> float | None:
-    """A ratio for the report, which holds no infinity: None where there is none, or where its end is not told."""
-    if ratio is None:
-        return None
-    rounded = float(f"{ratio:.4g}")  # this, too, can reach infinity
-    return rounded if math.isfinite(rounded) else None
 
 
 def _devices(target: Target, asked: str | None) -> tuple[str, ...]:

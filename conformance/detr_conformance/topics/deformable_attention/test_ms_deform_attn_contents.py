@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import Case, LazyCases
-from detr_conformance.harness.subject import Result, Subject
+from detr_conformance.harness.subject import Result, Subject, explained
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.isolation import ambient
 from detr_conformance.topics.deformable_attention.cases.contents import STRUCTURE, contents
@@ -108,7 +108,8 @@ def of_sizes(subject: Subject, heights: range) -> None:
 @covers("MSDA-62", cases=of_models, feature="backward", once=True)
 def test_backward_in_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, STRUCTURE, everywhere, which, note="in a thread") for which in (1, 2)]
-    found = in_two_threads([gradients_of(subject, own) for own in cases], 5, differentiated=True)
+    with explained("backward in a thread"):
+        found = in_two_threads([gradients_of(subject, own) for own in cases], 5, differentiated=True)
     for several, own in zip(found, cases, strict=True):
         for gradients in several:
             check_gradients(subject, dict(zip(GRADIENTS, gradients, strict=True)), own)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
-from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.mismatch import expect, not_a_tensor
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.core import (
@@ -61,7 +61,7 @@ def test_output_form(subject: Subject, case: Case) -> None:
 
 
 def check_form_of(subject: Subject, output: Tensor, s: Structure) -> None:
-    expect(isinstance(output, Tensor), f"the output is a {type(output).__name__}, not a tensor")
+    expect(isinstance(output, Tensor), f"the output is {not_a_tensor(output)}")
     shape, wanted = tuple(output.shape), (s.batch, s.queries, s.heads * s.channels)
     expect(
         shape == wanted,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -118,10 +119,10 @@ def published_contrastive_denoising(subject: Subject) -> Iterator[Case]:
     yield denoising_case(subject, counts, "of DINO", **sizes, **QUIET)
 
 
-@st.composite
+@composite
 def _drawn(draw: st.DrawFn, subject: Subject) -> Case:
     counts = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
-    fill = Filler(subject.dtype, subject.settings.seed, draw(st.integers(0, 2**16)))
+    fill = Filler(subject.dtype, subject.settings.seed, draw(SEEDS))
     return denoising_case(
         subject,
         counts,
@@ -131,7 +132,7 @@ def _drawn(draw: st.DrawFn, subject: Subject) -> Case:
         denoising_number=draw(st.integers(1, 60)),
         label_noise_ratio=draw(st.sampled_from((0.0, 0.5, 1.0))),
         box_noise_scale=draw(st.sampled_from((0.25, APART, 1.0))),
-    ).laid_out(draw(st.sampled_from(LAYOUTS)))
+    ).laid_out(draw(ANY_LAYOUT))
 
 
 def drawn(subject: Subject) -> st.SearchStrategy[Case]:

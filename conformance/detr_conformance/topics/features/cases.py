@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, composite
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.positions.cases import rectangles
 
@@ -27,12 +28,12 @@ def representative_valid_ratios(subject: Subject) -> list[Case]:
     return list(padded_levels(subject))
 
 
-@st.composite
+@composite
 def _drawn_level(draw: st.DrawFn, subject: Subject) -> Case:
     height, width = draw(st.integers(1, 70)), draw(st.integers(1, 400))
     extent = st.tuples(st.integers(1, height), st.integers(1, width))
     extents = draw(st.lists(extent, min_size=1, max_size=3))
-    return ratio_case(subject, rectangles(height, width, *extents), "drawn").laid_out(draw(st.sampled_from(LAYOUTS)))
+    return ratio_case(subject, rectangles(height, width, *extents), "drawn").laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_levels(subject: Subject) -> st.SearchStrategy[Case]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from detr_conformance.harness.block_case import block_case
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 from detr_conformance.operations import OPERATIONS, resolve
@@ -116,11 +117,11 @@ def representative_mlp(subject: Subject) -> list[Case]:
 def drawn_networks(subject: Subject) -> st.SearchStrategy[Case]:
     """Feed-forward networks of every structure."""
 
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
         case = network_case(
             subject,
-            draw(st.integers(0, 2**16)),
+            draw(SEEDS),
             leading=(draw(st.integers(1, 3)), draw(st.integers(1, 6))),
             embed_dim=draw(st.integers(1, 16)),
             feedforward_dim=draw(st.integers(1, 24)),
@@ -130,7 +131,7 @@ def drawn_networks(subject: Subject) -> st.SearchStrategy[Case]:
         )
         if draw(st.booleans()):
             case = case.having(identity=None)
-        return case.laid_out(draw(st.sampled_from(LAYOUTS)))
+        return case.laid_out(draw(ANY_LAYOUT))
 
     return draw_case()
 
@@ -138,16 +139,16 @@ def drawn_networks(subject: Subject) -> st.SearchStrategy[Case]:
 def drawn_perceptrons(subject: Subject) -> st.SearchStrategy[Case]:
     """MLPs of every structure."""
 
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
         return network_case(
             subject,
-            draw(st.integers(0, 2**16)),
+            draw(SEEDS),
             leading=tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))),
             input_dim=draw(st.integers(1, 16)),
             hidden_dim=draw(st.integers(1, 24)),
             output_dim=draw(st.integers(1, 8)),
             num_layers=draw(st.integers(1, 4)),
-        ).laid_out(draw(st.sampled_from(LAYOUTS)))
+        ).laid_out(draw(ANY_LAYOUT))
 
     return draw_case()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -77,10 +78,10 @@ def representative_sine_position_embedding(subject: Subject) -> list[Case]:
     ]
 
 
-@st.composite
+@composite
 def _drawn_mask(draw: st.DrawFn, subject: Subject) -> Case:
     batch, height, width = draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 12))
-    fill = Filler(subject.dtype, subject.settings.seed, draw(st.integers(0, 2**16)))
+    fill = Filler(subject.dtype, subject.settings.seed, draw(SEEDS))
     extent = st.tuples(st.integers(0, height), st.integers(0, width))
     mask = rectangles(height, width, *[draw(extent) for _ in range(batch)])
     if draw(st.booleans()):
@@ -92,7 +93,7 @@ def _drawn_mask(draw: st.DrawFn, subject: Subject) -> Case:
         num_pos_feats=draw(st.sampled_from((2, 6, 32, 128))),
         temperature=draw(st.sampled_from((20.0, 10000.0))),
         offset=draw(st.sampled_from((0.0, -0.5))),
-    ).laid_out(draw(st.sampled_from(LAYOUTS)))
+    ).laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_maps(subject: Subject) -> st.SearchStrategy[Case]:
@@ -121,17 +122,17 @@ def representative_box_position_embedding(subject: Subject) -> list[Case]:
     return list(points_and_boxes(subject))
 
 
-@st.composite
+@composite
 def _drawn_boxes(draw: st.DrawFn, subject: Subject) -> Case:
     shape = (*draw(st.lists(st.integers(1, 5), max_size=3)), draw(st.sampled_from((2, 4))))
     low, high = draw(st.sampled_from(((0.0, 1.0), (-1.0, 2.0), (0.0, 1e-3))))
     return box_case(
         subject,
-        boxes_of(subject, *shape, seed=str(draw(st.integers(0, 2**16))), low=low, high=high),
+        boxes_of(subject, *shape, seed=str(draw(SEEDS)), low=low, high=high),
         "drawn",
         num_pos_feats=draw(st.sampled_from((2, 6, 32, 128))),
         temperature=draw(st.sampled_from((20.0, 10000.0))),
-    ).laid_out(draw(st.sampled_from(LAYOUTS)))
+    ).laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_boxes(subject: Subject) -> st.SearchStrategy[Case]:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case, parameters_of, with_parameters
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -91,7 +92,7 @@ def representative_vit(subject: Subject) -> list[Case]:
 def drawn_vits(subject: Subject) -> st.SearchStrategy[Case]:
     """Models of every structure, images in every layout."""
 
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
         s = VitStructure(
             batch=draw(st.integers(1, 3)),
@@ -106,8 +107,8 @@ def drawn_vits(subject: Subject) -> st.SearchStrategy[Case]:
             layer_scale=draw(st.booleans()),
             pool=draw(st.sampled_from(("cls", "mean", "none"))),
         )
-        case = vit_case(subject, s, draw(st.integers(0, 2**16)), note="drawn")
-        return case.laid_out(draw(st.sampled_from(LAYOUTS)))
+        case = vit_case(subject, s, draw(SEEDS), note="drawn")
+        return case.laid_out(draw(ANY_LAYOUT))
 
     return draw_case()
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case, parameters_of, settings_of
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -112,7 +113,7 @@ def representative_multihead_attention(subject: Subject) -> list[Case]:
     ]
 
 
-@st.composite
+@composite
 def attentions(draw: st.DrawFn) -> Attention:
     """Small calls of every kind."""
     optional = draw(st.sets(st.sampled_from((*CONTENTS[1:], *POSITIONS))))
@@ -129,10 +130,10 @@ def attentions(draw: st.DrawFn) -> Attention:
 
 
 def drawn_attention(subject: Subject) -> st.SearchStrategy[Case]:
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
-        layout = draw(st.sampled_from(LAYOUTS))
-        return attention_case(subject, draw(attentions()), draw(st.integers(0, 2**16))).laid_out(layout)
+        layout = draw(ANY_LAYOUT)
+        return attention_case(subject, draw(attentions()), draw(SEEDS)).laid_out(layout)
 
     return draw_case()
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case, with_parameters
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -105,7 +106,7 @@ def representative_cross_attention(subject: Subject) -> list[Case]:
 def drawn_attentions(subject: Subject) -> st.SearchStrategy[Case]:
     """Calls of modules of every structure and layout."""
 
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
         size = st.integers(1, 6)
         s = AttentionStructure(
@@ -116,8 +117,8 @@ def drawn_attentions(subject: Subject) -> st.SearchStrategy[Case]:
             channels=draw(size),
             qkv_bias=draw(st.booleans()),
         )
-        case = attention_case(subject, s, draw(st.integers(0, 2**16)), note="drawn")
-        return case.laid_out(draw(st.sampled_from(LAYOUTS)))
+        case = attention_case(subject, s, draw(SEEDS), note="drawn")
+        return case.laid_out(draw(ANY_LAYOUT))
 
     return draw_case()
 

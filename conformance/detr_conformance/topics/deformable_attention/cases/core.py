@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import SEEDS, composite, contents
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -53,7 +54,7 @@ class Structure:
 TURNED = Structure(((7, 5), (4, 3)))
 
 
-@st.composite
+@composite
 def structures(draw: st.DrawFn, side: int = 9, levels: int = 4, least: int = 1) -> Structure:
     """Small calls of every kind: unequal sides, L != P more often than not, one side of 50 or more now and then."""
     shape = st.tuples(st.integers(least, side), st.integers(least, side))
@@ -219,11 +220,11 @@ def drawn_cases(
 ) -> st.SearchStrategy[Case]:
     """Cases of every structure whose samples lie where `pixels` puts them."""
 
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
         s = draw(structures(side, least=least))
-        layout = draw(st.sampled_from(list(layouts)))
-        return case_at(subject, s, pixels, draw(st.integers(0, 2**16)), **parts).laid_out(layout)
+        layout = draw(contents(st.sampled_from(list(layouts))))
+        return case_at(subject, s, pixels, draw(SEEDS), **parts).laid_out(layout)
 
     return draw_case()
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import PARAMETER
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -51,7 +52,7 @@ class ModuleStructure:
 OBLONG = ModuleStructure(levels=((3, 16), (10, 4)), points=4)
 
 
-@st.composite
+@composite
 def module_structures(draw: st.DrawFn) -> ModuleStructure:
     """Small modules of every kind, some with one side of 50 or more."""
     side = st.integers(1, 9)
@@ -137,10 +138,10 @@ def self_attending(subject: Subject) -> Case:
 def drawn_modules(subject: Subject, **options: Any) -> st.SearchStrategy[Case]:
     """Calls of modules of every structure."""
 
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
-        layout = draw(st.sampled_from(LAYOUTS))
-        return module_case(subject, draw(module_structures()), draw(st.integers(0, 2**16)), **options).laid_out(layout)
+        layout = draw(ANY_LAYOUT)
+        return module_case(subject, draw(module_structures()), draw(SEEDS), **options).laid_out(layout)
 
     return draw_case()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import HALF
@@ -187,10 +188,10 @@ def other_numbers(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-@st.composite
+@composite
 def _drawn(draw: st.DrawFn, subject: Subject) -> Case:
     batch, queries, classes = draw(st.integers(1, 3)), draw(st.integers(1, 7)), draw(st.integers(2, 5))
-    fill = Filler(subject.dtype, subject.settings.seed, "drawn", draw(st.integers(0, 2**16)))
+    fill = Filler(subject.dtype, subject.settings.seed, "drawn", draw(SEEDS))
     logits = draw(st.sampled_from((0.25, 2.0, 6.0))) * fill.normal(batch, queries, classes)
     size = st.tuples(st.integers(1, 1400), st.integers(1, 1400))
     settings: dict[str, Any] = {"num_select": draw(st.integers(1, queries * classes))}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 
@@ -104,16 +105,16 @@ def representative_sigmoid_focal_loss(subject: Subject) -> list[Case]:
     return list(ordinary(subject))
 
 
-@st.composite
+@composite
 def _drawn_tokens(draw: st.DrawFn, subject: Subject) -> Case:
     shape = draw(st.lists(st.integers(1, 4), min_size=2, max_size=3))
     settings: dict[str, Any] = {
         "alpha": draw(st.sampled_from((0.25, 0.5, 0.75))),
         "gamma": draw(st.sampled_from((0.0, 1.0, 2.0, 4.0))),
     }
-    logits, targets = tokens(subject, *shape, seed=str(draw(st.integers(0, 2**16))))
+    logits, targets = tokens(subject, *shape, seed=str(draw(SEEDS)))
     case = focal_case(subject, logits, targets, draw(st.sampled_from((1.0, 3.0, 17.0))), "drawn", **settings)
-    return case.laid_out(draw(st.sampled_from(LAYOUTS)))
+    return case.laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_tokens(subject: Subject) -> st.SearchStrategy[Case]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import SuiteError
 from detr_conformance.harness.subject import NotProvided, Subject
@@ -292,20 +293,20 @@ def foreign_labels(subject: Subject) -> Iterator[Case]:
 # -- drawn ----------------------------------------------------------------------------------------------------
 
 
-@st.composite
+@composite
 def _drawn(draw: st.DrawFn, subject: Subject) -> Case:
     counts = tuple(draw(st.lists(st.integers(0, 6), min_size=1, max_size=4)))
     weight = st.sampled_from((0.5, 1.0, 2.0, 5.0))
     return anything(
         subject,
-        f"drawn {draw(st.integers(0, 2**16))}",
+        f"drawn {draw(SEEDS)}",
         counts,
         draw(st.integers(1, 9)),
         class_cost=draw(st.sampled_from(class_costs(subject))),
         cost_class=draw(weight),
         cost_bbox=draw(weight),
         cost_giou=draw(weight),
-    ).laid_out(draw(st.sampled_from(LAYOUTS)))
+    ).laid_out(draw(ANY_LAYOUT))
 
 
 def drawn(subject: Subject) -> st.SearchStrategy[Case]:

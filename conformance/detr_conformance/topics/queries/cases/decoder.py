@@ -16,6 +16,7 @@ from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
 from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.topics.feed_forward.cases import random_parameters
@@ -254,7 +255,7 @@ def smooth_decoders(subject: Subject) -> Iterator[Case]:
 def drawn_decoders(subject: Subject) -> st.SearchStrategy[Case]:
     """Calls of decoders of every structure."""
 
-    @st.composite
+    @composite
     def draw_case(draw: st.DrawFn) -> Case:
         levels = draw(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3))
         valid = [
@@ -276,7 +277,7 @@ def drawn_decoders(subject: Subject) -> st.SearchStrategy[Case]:
             masked=draw(st.booleans()),
             forbidding=draw(st.booleans()),
         )
-        case = decoder_case(subject, s, draw(st.integers(0, 2**16)), note="drawn")
-        return case.laid_out(draw(st.sampled_from(LAYOUTS)))
+        case = decoder_case(subject, s, draw(SEEDS), note="drawn")
+        return case.laid_out(draw(ANY_LAYOUT))
 
     return draw_case()

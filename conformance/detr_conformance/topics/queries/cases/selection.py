@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detr_conformance.harness.block_case import block_case
-from detr_conformance.harness.case import LAYOUTS, Case
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.few_shapes.drawing import ANY_LAYOUT, SEEDS, composite
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.positions.cases import rectangles
@@ -54,11 +55,11 @@ def representative_encoder_reference_points(subject: Subject) -> list[Case]:
     return list(padded_pyramids(subject))
 
 
-@st.composite
+@composite
 def _drawn_pyramid(draw: st.DrawFn, subject: Subject) -> Case:
     shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 60)), min_size=1, max_size=4))
-    ratios = unlike_ratios(subject, draw(st.integers(1, 2)), len(shapes), str(draw(st.integers(0, 2**16))))
-    return reference_case(subject, shapes, ratios, "drawn").laid_out(draw(st.sampled_from(LAYOUTS)))
+    ratios = unlike_ratios(subject, draw(st.integers(1, 2)), len(shapes), str(draw(SEEDS)))
+    return reference_case(subject, shapes, ratios, "drawn").laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_pyramids(subject: Subject) -> st.SearchStrategy[Case]:
@@ -116,12 +117,12 @@ def representative_encoder_proposals(subject: Subject) -> list[Case]:
     return [*padded_memories(subject), proposal_case(subject, small, (small,) * 2, "nothing invalid")]
 
 
-@st.composite
+@composite
 def _drawn_memory(draw: st.DrawFn, subject: Subject) -> Case:
     shapes = draw(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 70)), min_size=1, max_size=5))
     batch = draw(st.integers(1, 2))
     extents = [[(draw(st.integers(0, h)), draw(st.integers(0, w))) for h, w in shapes] for _ in range(batch)]
-    return proposal_case(subject, shapes, extents, "drawn", embed=2).laid_out(draw(st.sampled_from(LAYOUTS)))
+    return proposal_case(subject, shapes, extents, "drawn", embed=2).laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_memories(subject: Subject) -> st.SearchStrategy[Case]:
@@ -170,13 +171,13 @@ def representative_select_queries(subject: Subject) -> list[Case]:
     return list(clear_choices(subject))
 
 
-@st.composite
+@composite
 def _drawn_choice(draw: st.DrawFn, subject: Subject) -> Case:
     batch, cells, classes = draw(st.integers(1, 3)), draw(st.integers(1, 24)), draw(st.integers(1, 6))
-    logits = unlike_scores(subject, batch, cells, classes, str(draw(st.integers(0, 2**16))))
+    logits = unlike_scores(subject, batch, cells, classes, str(draw(SEEDS)))
     num_queries, score = draw(st.integers(1, cells)), draw(st.sampled_from(("max", "first")))
     case = selection_case(subject, logits, "drawn", num_queries=num_queries, score=score)
-    return case.laid_out(draw(st.sampled_from(LAYOUTS)))
+    return case.laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_choices(subject: Subject) -> st.SearchStrategy[Case]:
@@ -218,13 +219,13 @@ def near_the_border(subject: Subject, *settings: float) -> Iterator[Case]:
         yield refinement_case(subject, reference, f"within {eps} of the border", delta, eps=eps)
 
 
-@st.composite
+@composite
 def _drawn_boxes(draw: st.DrawFn, subject: Subject) -> Case:
     shape = (*draw(st.lists(st.integers(1, 5), max_size=3)), draw(st.sampled_from((2, 4))))
     low, high = draw(st.sampled_from(((0.05, 0.95), (-0.5, 1.5), (0.0, 0.02), (0.97, 1.0))))
-    reference = references_of(subject, *shape, low=low, high=high, seed=str(draw(st.integers(0, 2**16))))
+    reference = references_of(subject, *shape, low=low, high=high, seed=str(draw(SEEDS)))
     case = refinement_case(subject, reference, "drawn", eps=draw(st.sampled_from((1e-3, 1e-5))))
-    return case.laid_out(draw(st.sampled_from(LAYOUTS)))
+    return case.laid_out(draw(ANY_LAYOUT))
 
 
 def drawn_boxes(subject: Subject) -> st.SearchStrategy[Case]:

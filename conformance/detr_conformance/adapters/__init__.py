@@ -1,0 +1,1 @@
+"""What makes other implementations targets: functions of other arrays, compiled and exported blocks."""
