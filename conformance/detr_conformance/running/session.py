@@ -20,6 +20,7 @@ from detr_conformance.harness.divergence import first_divergence
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.isolation.process import NotDone
 from detr_conformance.operations import OPERATIONS, TRAINED
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
 from detr_conformance.reporting.json_file import write_json
@@ -92,11 +93,13 @@ class Session:
             cases_dir=options.detr_cases,
             replay=options.detr_replay,
             isolate=options.detr_isolate,
+            runner=options.detr_runner is not None,
             time_limit=options.detr_time_limit,
             memory_limit=options.detr_memory_limit,
         )
         try:
-            target = load(_one_name(options.detr_target), selection)
+            name = options.detr_runner or _one_name(options.detr_target)
+            target = load(name, selection)
             replay = read_case(Path(options.detr_replay)) if options.detr_replay else None
         except (TargetError, CaseFileError) as error:
             raise SetupError(str(error)) from error
@@ -110,7 +113,7 @@ class Session:
         session = Session(
             target=target,
             selection=selection,
-            name=options.detr_target,
+            name=options.detr_runner or options.detr_target,
             settings=Settings(options.detr_profile, options.detr_seed, replay=replay[0] if replay else None),
             devices=_devices(target, options.detr_device),
             dtypes=_dtypes(target, options.detr_dtype),
@@ -203,6 +206,8 @@ class Session:
             return Outcome(event | {"outcome": "not-provided", "message": parameter.absent})
         if isinstance(error, NotProvided):
             return Outcome(event | {"outcome": "not-provided", "message": str(error)})
+        if isinstance(error, NotDone):
+            return Outcome(event | {"outcome": "not-exercised", "message": str(error)})
         if isinstance(error, Failure):
             return self._failure(event, test, error, event["test"], subject)
         if error is not None:
@@ -264,7 +269,7 @@ class Session:
                 "absent_devices": [device for device in target.devices if device not in self.devices],
                 "profile": self.selection.profile,
                 "seed": self.selection.seed,
-                "isolated": self.selection.isolate,
+                "isolated": self.selection.isolate or self.selection.runner,
             },
             "target_info": {
                 "provides": list(target.provides),
