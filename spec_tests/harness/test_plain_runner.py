@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from detr_conformance.isolation.plain_calls import Module, WrongGradient
+from detr_conformance.isolation.plain_calls import Module, WrongAnswer
 from detr_conformance.isolation.process import Died, Limits, NotDone, Process
 from detr_conformance.isolation.runners import started
 from detr_conformance.running.placing import words_of
@@ -102,7 +102,7 @@ def test_a_gradient_of_another_form_is_refused() -> None:
     hostile = python_runner(HELPERS / "hostile_runner.py", "fractional-shape")
     x = torch.zeros(1, 2, requires_grad=True)
     first = torch.zeros(2, 2)
-    with pytest.raises(WrongGradient, match=r"float32 of shape \(2, 2\).* of shape \(1, 2\)"):
+    with pytest.raises(WrongAnswer, match=r"float32 of shape \(2, 2\).* of shape \(1, 2\)"):
         torch.autograd.grad(hostile.provides["ms_deform_attn"](first, x).sum(), x)
 
 

@@ -35,6 +35,9 @@ def greeting(start: Callable[[], Hello]) -> Hello:
     for name in ("devices", "dtypes", "features"):
         if not all(isinstance(each, str) for each in said[name]):
             raise TargetError(f"the runner's hello has {name} {said[name]}, which are no strings")
+    for name in ("devices", "dtypes"):
+        if not said[name]:
+            raise TargetError(f"the runner's hello claims no {name[:-1]}")
     return said
 
 

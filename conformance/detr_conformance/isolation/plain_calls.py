@@ -22,8 +22,8 @@ RANDOM = ("contrastive_denoising",)
 MODULE = "module"
 
 
-class WrongGradient(Exception):
-    """What a backward pass returned has not the form of what it was asked for."""
+class WrongAnswer(Exception):
+    """What came has not the form of what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Request:
         }
         found = self.runner.run([*self.steps, step], given, self.seed).decoded()
         if not isinstance(found, list) or len(found) != len(wanted):
-            raise WrongGradient(f"{len(wanted)} gradients were asked for, in a list")
+            raise WrongAnswer(f"{len(wanted)} gradients were asked for, in a list")
         for name, each in zip(wanted, found, strict=True):
             _check_form(name, given[name].tensor, each)
         return found
@@ -62,9 +62,9 @@ def _check_form(name: str, argument: Tensor, gradient: Any) -> None:
     if gradient is None:
         return
     if not isinstance(gradient, Tensor):
-        raise WrongGradient(f"the gradient of {name} is a {type(gradient).__name__}")
+        raise WrongAnswer(f"the gradient of {name} is a {type(gradient).__name__}")
     if gradient.shape != argument.shape or gradient.dtype != argument.dtype:
-        raise WrongGradient(
+        raise WrongAnswer(
             f"the gradient of {name} is {gradient.dtype} of shape {tuple(gradient.shape)}, "
             f"it is {argument.dtype} of shape {tuple(argument.shape)}"
         )
@@ -120,7 +120,11 @@ class Calls:
         request = Request(self.runner, [*before, step], tuple(names.tensors), seed)
         given = tuple(Given.of(each) for each in names.tensors.values())
         result = _called(request, given)
-        return result if times == 1 else first_of(result)
+        if times == 1:
+            return result
+        if not isinstance(result, list) or len(result) != times:
+            raise WrongAnswer(f"{times} calls were asked for, whose results are in a list")
+        return first_of(result)
 
 
 def _called(request: Request, given: tuple[Given, ...]) -> Any:
