@@ -90,9 +90,8 @@ class Run:
 
     def make(self, step: dict[str, Any]) -> list[str]:
         """What of the state is not trained."""
-        about, fields = OPERATIONS[step["operation"]], dict(step["config"])
-        fields.pop("")
-        config = resolve(about.config or "")(**{name: self.value(each) for name, each in fields.items()})
+        about = OPERATIONS[step["operation"]]
+        config = resolve(about.config or "")(**{name: self.value(each) for name, each in step["config"].items()})
         state = self.value(step["state"])
         module = resolve(about.reference)(config, None)
         own = dict(module.named_parameters())

@@ -163,7 +163,8 @@ class Factory(Calls):
     def __call__(self, config: Any, state_dict: Mapping[str, Tensor] | None) -> Module:
         if state_dict is None:
             raise NotImplementedError("a runner that holds nothing initialises no parameters")
-        return Module(self, encode_config(self.operation, config), state_dict)
+        fields = {name: each for name, each in encode_config(self.operation, config).items() if name}
+        return Module(self, fields, state_dict)
 
 
 class Module(nn.Module):
