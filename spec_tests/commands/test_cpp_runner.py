@@ -19,7 +19,7 @@ from detr_conformance.running.trial import trials
 from detr_conformance.target import Target
 from helpers.commands import run
 from helpers.places import ROOT
-from helpers.runner_page import EXAMPLES
+from helpers.runners.page import EXAMPLES
 
 COMPILER = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
 SOURCE = ROOT / "docs" / "examples" / "cpp_runner" / "runner.cpp"

@@ -9,13 +9,13 @@ import pytest
 from detr_conformance.isolation.process import Limits
 from detr_conformance.target import TargetError
 from helpers.commands import run
-from helpers.light_runner import KINDS
 from helpers.places import ROOT
+from helpers.runners.light import KINDS
 
 pytest.importorskip("jsonschema", reason="runner-test needs the extra vectors")
 from detr_conformance.running.runner_rules import RULES, tried
 
-HELPERS = ROOT / "spec_tests" / "helpers"
+RUNNERS = ROOT / "spec_tests" / "helpers" / "runners"
 BREAKS = {
     "strides-ignored": {"strides count", "expanded arguments have strides of 0"},
     "offset-ignored": {"an offset counts"},
@@ -33,24 +33,24 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and lim
 
 
 def found(file: str, *arguments: str) -> dict[str, str]:
-    command = [sys.executable, str(HELPERS / file), *arguments]
+    command = [sys.executable, str(RUNNERS / file), *arguments]
     return {each.rule: each.verdict for each in tried(command, Limits(seconds=20))}
 
 
 def test_every_rule_holds_for_one_that_keeps_them() -> None:
-    assert set(found("plain_runner.py", "feed_forward").values()) == {"pass"}
+    assert set(found("plain.py", "feed_forward").values()) == {"pass"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rule_that_is_broken_is_named(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detr_conformance.running.runner_rules.PATIENCE", 0.5)
-    broken = {rule for rule, verdict in found("light_runner.py", kind).items() if verdict == "fail"}
+    broken = {rule for rule, verdict in found("light.py", kind).items() if verdict == "fail"}
     assert broken
     assert broken <= BREAKS[kind]
 
 
 def test_without_backward_no_gradient_is_asked_for() -> None:
-    verdicts = found("light_runner.py", "right")
+    verdicts = found("light.py", "right")
     assert {rule for rule, verdict in verdicts.items() if verdict == "not-exercised"} == {
         "gradients of all inputs",
         "gradients of one input",
@@ -69,7 +69,7 @@ def test_of_one_that_holds_what_it_is_given_little_is_asked() -> None:
 
 
 def test_the_command_says_what_was_sent_and_got() -> None:
-    result = run("runner-test", f"{sys.executable} {HELPERS / 'light_runner.py'} raising-unknown-steps")
+    result = run("runner-test", f"{sys.executable} {RUNNERS / 'light.py'} raising-unknown-steps")
     assert result.exit_code == 1
     assert 'sent {"message": "run"' in result.output
     assert '"do": "no_such_step"' in result.output
@@ -84,6 +84,6 @@ def test_one_that_does_not_start_is_named() -> None:
 
 
 def test_one_that_claims_nothing_is_named() -> None:
-    command = [sys.executable, str(HELPERS / "light_runner.py"), "claiming-no-dtype"]
+    command = [sys.executable, str(RUNNERS / "light.py"), "claiming-no-dtype"]
     with pytest.raises(TargetError, match="claims no dtype"):
         list(tried(command, Limits(seconds=20)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from detr_conformance.isolation.wire import write_storages
-from helpers.runner_page import EXAMPLES, PAGE
+from helpers.runners.page import EXAMPLES, PAGE
 
 pytest.importorskip("jsonschema", reason="the schema is read by the extra vectors")
 from detr_conformance.running.runner_talk import problem_of, validator

@@ -21,11 +21,11 @@ from detr_conformance.running.trial import suite_test_of, suite_tests, trials
 from detr_conformance.target import Target, TargetError
 from detr_reference.feed_forward.config import FeedForwardConfig
 from helpers.commands import run
-from helpers.hostile_runner import KINDS
 from helpers.places import ROOT
+from helpers.runners.hostile import KINDS
 
-HELPERS = ROOT / "spec_tests" / "helpers"
-PLAIN = HELPERS / "plain_runner.py"
+RUNNERS = ROOT / "spec_tests" / "helpers" / "runners"
+PLAIN = RUNNERS / "plain.py"
 
 pytestmark = [
     pytest.mark.usefixtures("unchecked_shapes"),
@@ -88,7 +88,7 @@ def test_training_draws_again_in_each_call_and_alike_in_its_backward_pass(plain:
 
 @pytest.mark.parametrize("grad_enabled", [True, False])
 def test_second_derivatives_are_not_asked_for(plain: Target, grad_enabled: bool) -> None:
-    hostile = python_runner(HELPERS / "hostile_runner.py", "garbage")
+    hostile = python_runner(RUNNERS / "hostile.py", "garbage")
     x = rows(1).requires_grad_()
     output = hostile.provides["ms_deform_attn"](x)
     if grad_enabled:
@@ -99,7 +99,7 @@ def test_second_derivatives_are_not_asked_for(plain: Target, grad_enabled: bool)
 
 
 def test_a_gradient_of_another_form_is_refused() -> None:
-    hostile = python_runner(HELPERS / "hostile_runner.py", "fractional-shape")
+    hostile = python_runner(RUNNERS / "hostile.py", "fractional-shape")
     x = torch.zeros(1, 2, requires_grad=True)
     first = torch.zeros(2, 2)
     with pytest.raises(WrongAnswer, match=r"float32 of shape \(2, 2\).* of shape \(1, 2\)"):
@@ -156,7 +156,7 @@ def test_a_runner_may_also_hold_what_it_is_given() -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "never-reading"])
 def test_nothing_that_a_runner_says_is_worse_than_a_verdict(kind: str) -> None:
-    core: Any = python_runner(HELPERS / "hostile_runner.py", kind, seconds=0.5 if kind in SLOW else 20).provides[
+    core: Any = python_runner(RUNNERS / "hostile.py", kind, seconds=0.5 if kind in SLOW else 20).provides[
         "ms_deform_attn"
     ]
     if kind == "never-reading":
@@ -184,7 +184,7 @@ SAID = {
 
 
 def test_what_a_runner_changes_in_its_arguments_is_seen(plain: Target) -> None:
-    hostile = python_runner(HELPERS / "hostile_runner.py", "changing-what-is-not-its").provides["ms_deform_attn"]
+    hostile = python_runner(RUNNERS / "hostile.py", "changing-what-is-not-its").provides["ms_deform_attn"]
     with pytest.raises(Died, match=r"does not hold the 1 bytes of s0"):
         hostile(rows(3))
 
@@ -249,8 +249,8 @@ def test_one_that_ends_at_once_is_named() -> None:
 
 
 def test_a_runner_stands_in_the_place_of_a_target() -> None:
-    assert run("check").exit_code == 2
-    assert "give a TARGET, or in its place --runner CMD" in run("check", "reference", "--runner", "x").output
+    assert "--runner CMD in its place" in run("check").output
+    assert "give one of them" in run("check", "reference", "--runner", "x").output
 
 
 def test_no_shell_reads_the_command() -> None:

@@ -135,8 +135,10 @@ def check(
     from detr_conformance.reporting.selection import Selection
     from detr_conformance.running.checking import Outputs, check_targets
 
-    if (target is None) == (runner is None):
-        raise click.UsageError("give a TARGET, or in its place --runner CMD")
+    if target is None and runner is None:
+        raise click.UsageError("Missing argument 'TARGET', or --runner CMD in its place.")
+    if target is not None and runner is not None:
+        raise click.UsageError("--runner CMD stands in the place of TARGET; give one of them")
     if curves and runner is not None:
         raise click.UsageError("--curves draws a TARGET in Python, not a --runner")
     if curves and profile != "training":

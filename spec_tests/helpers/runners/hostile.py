@@ -1,4 +1,4 @@
-"""`python hostile_runner.py KIND`: returns its first argument, and for one of three rows does what none should.
+"""`python hostile.py KIND`: returns its first argument, and for one of three rows does what none should.
 
 It takes the standard library alone, so that it starts fast.
 """

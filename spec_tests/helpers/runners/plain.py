@@ -1,4 +1,4 @@
-"""`python plain_runner.py OPERATION ...`: a runner that holds nothing, of the reference's blocks."""
+"""`python plain.py OPERATION ...`: a runner that holds nothing, of the reference's blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python light_runner.py KIND`: returns its first argument, and breaks one rule of the protocol, or none."""
+"""`python light.py KIND`: returns its first argument, and breaks one rule of the protocol, or none."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1]))
-from helpers.hostile_runner import HELLO, Message, done, say
+sys.path.append(str(Path(__file__).parents[2]))
+from helpers.runners.hostile import HELLO, Message, done, say
 
 
 def contiguous(shape: list[int]) -> list[int]:
