@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check quick smoke interpreted test lint types readme pictures kill-matrix thorough docs pages clean
+.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix thorough docs pages clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -47,6 +47,12 @@ smoke: $(READY)  ## train a small DINO on generated shapes, in runs/smoke (about
 interpreted: $(READY)  ## the Triton kernel without a GPU, in Triton's interpreter (about a minute)
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/detr-spec check triton-kernel-deterministic \
 	    --operation ms_deform_attn --profile smoke --dtype float32
+
+runner-example: $(READY)  ## build the runner in C++ and check it, whole (about 3 minutes; takes a C++ compiler)
+	mkdir -p build
+	$(CXX) -std=c++17 -O2 -o build/runner docs/examples/cpp_runner/runner.cpp
+	$(BIN)/detr-spec runner-test build/runner
+	OMP_NUM_THREADS=1 $(BIN)/detr-spec check --runner build/runner
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="TARGET",
         help="implementation to check: name, module:attribute or file.py:attribute",
     )
+    group.addoption("--detr-runner", metavar="CMD", help="in its place: the command that starts a runner to check")
     group.addoption(
         "--detr-operation",
         metavar="ID",
@@ -66,8 +67,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "covers(*clauses): the clauses of the spec that a test decides")
-    if not config.getoption("--detr-target"):
+    target, runner = config.getoption("--detr-target"), config.getoption("--detr-runner")
+    if not target and runner is None:
         return
+    if target and runner is not None:
+        raise pytest.UsageError("--detr-runner CMD stands in the place of --detr-target TARGET; give one of them")
     from detr_conformance.running.session import Session, SetupError
 
     try:
@@ -117,7 +121,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     session = metafunc.config.stash.get(SESSION, None)
     if session is None:
-        raise pytest.UsageError("the conformance suite needs --detr-target TARGET, the implementation to check")
+        raise pytest.UsageError(
+            "the conformance suite needs --detr-target TARGET, or --detr-runner CMD, the implementation to check"
+        )
     from detr_conformance.running.trial import operations_of
 
     operations = operations_of(metafunc.module)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from detr_conformance.reporting.selection import Selection
+from detr_conformance.reporting.selection import Selection, replay_command
 from detr_conformance.running import loaders, runner
 from detr_conformance.running.checking import _asked_for
 from detr_conformance.running.loaders import resolve_names
@@ -133,6 +133,17 @@ def test_the_suite_gets_every_option_and_none_of_the_users_pytest(
     monkeypatch.setenv("PYTEST_PLUGINS", "nonsense")
     kept = {name: value for name, value in suite_environment(selection).items() if name.startswith("PYTEST_")}
     assert kept == {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+def test_a_runner_reaches_the_suite_and_the_replay_by_its_command(tmp_path: Path) -> None:
+    selection = Selection(runner=True, time_limit=3.0, memory_limit=2.0)
+    command = suite_command("./mine --fast", selection, tmp_path / "events")
+    expected = {"--detr-runner=./mine --fast", "--detr-time-limit=3.0", "--detr-memory-limit=2.0"}
+    assert expected <= set(command)
+    assert not any(word.startswith(("--detr-target", "--detr-isolate")) for word in command)
+    assert replay_command("./mine --fast", "c.safetensors", selection) == (
+        "detr-spec check --runner './mine --fast' --replay c.safetensors"
+    )
 
 
 def test_a_conforming_target_exits_0(check: Check, here: Path) -> None:

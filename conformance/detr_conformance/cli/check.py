@@ -18,7 +18,12 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
 
 
 @click.command(short_help="Does an implementation agree with the spec?")
-@click.argument("target", type=TargetName())
+@click.argument("target", type=TargetName(), required=False)
+@click.option(
+    "--runner",
+    metavar="CMD",
+    help="In the place of TARGET: the command that starts a program which speaks the protocol of runners.",
+)
 @click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
 @click.option(
     "--clause", "clauses", multiple=True, type=ClauseId(), help="Only this, as in MSDA-7, or all of MSDA; repeatable."
@@ -58,14 +63,14 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="With --isolate: what one call may take.",
+    help="With --isolate or --runner: what one call may take.",
 )
 @click.option(
     "--memory-limit",
     type=click.FloatRange(min=0.1),
     metavar="GIB",
     show_default="three quarters of the machine's",
-    help="With --isolate: what the target's process may allocate.",
+    help="With --isolate or --runner: what the target's process may allocate.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to test in.")
 @click.option(
@@ -105,7 +110,8 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     help="With --profile training: draw the losses of free-running trainings into this PNG.",
 )
 def check(
-    target: str,
+    target: str | None,
+    runner: str | None,
     operation: tuple[str, ...],
     clauses: tuple[str, ...],
     profile: str,
@@ -130,7 +136,8 @@ def check(
 
     TARGET is an installed name (see `detr-spec targets`), package.module:attribute, or
     path/to/file.py:attribute. The beginning of several installed names, such as "transformers", stands
-    for all of them; with --operation, for those that provide it.
+    for all of them; with --operation, for those that provide it. An implementation in another language is a program
+    that speaks a protocol over standard input and output, given by --runner "CMD" (see `detr-spec runner-test`).
 
     The profile training asks other clauses than the rest, those of chapter 21: a small model is trained by the
     reference, and at each of its steps the target's losses and parameter gradients are compared at the same
@@ -155,6 +162,12 @@ def check(
     from detr_conformance.reporting.selection import Selection
     from detr_conformance.running.checking import Outputs, check_targets
 
+    if target is None and runner is None:
+        raise click.UsageError("Missing argument 'TARGET', or --runner CMD in its place.")
+    if target is not None and runner is not None:
+        raise click.UsageError("--runner CMD stands in the place of TARGET; give one of them")
+    if curves and runner is not None:
+        raise click.UsageError("--curves draws a TARGET in Python, not a --runner")
     if curves and profile != "training":
         raise click.UsageError("--curves belongs to --profile training")
     if seed is None:
@@ -162,12 +175,13 @@ def check(
     asked = tuple(clause.id for name in clauses for clause in _in_force(name))
     selection = Selection(
         *(operation, profile, device, dtype, seed, jobs, cases_dir, replay),
-        *(isolate, time_limit, memory_limit or 0.0),
+        *(isolate, runner is not None, time_limit, memory_limit or 0.0),
         shapes=shapes,
         clauses=asked,
         calls=calls,
     )
-    raise SystemExit(check_targets(target, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))
+    checked = str(target if runner is None else runner)
+    raise SystemExit(check_targets(checked, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))
 
 
 def _in_force(name: str) -> list[Clause]:

@@ -13,6 +13,7 @@ from hypothesis.strategies import SearchStrategy
 
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import Mismatch, SuiteError
+from detr_conformance.isolation.process import NotDone
 
 Cases = Iterable[Case] | SearchStrategy[Case]
 SHRINK_ATTEMPTS = 60
@@ -100,6 +101,10 @@ def _run_drawn(
             if not shrink:
                 raise _Enough from None
             raise
+        except NotDone:
+            if smallest is None:
+                raise
+            raise _Enough from None  # something smaller would not be judged
         if search and ratio is not None:
             target(ratio)
 

@@ -15,13 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from typing import IO, Any
 
-PROTOCOL = 0
+from detr_conformance.isolation.protocol import PROTOCOL
+
 STARTS = 21  # after so many ends a target is not started again
 LONGEST_LINE = 1 << 26
 LAST_WORDS = 12
+PATIENCE = 2.0  # seconds for an end that was asked for
 Answers = queue.SimpleQueue[Any]
+Outbox = queue.SimpleQueue[bytes | None]
 
 
 class Died(BaseException):
@@ -30,6 +33,10 @@ class Died(BaseException):
     def __init__(self, message: str, got: str, detail: str = "") -> None:
         super().__init__(message)
         self.message, self.got, self.detail = message, got, detail
+
+
+class NotDone(BaseException):
+    """The runner does not do what it is asked for, or cannot be asked for it: it is right or wrong, nobody knows."""
 
 
 class Refused(Exception):
@@ -57,6 +64,8 @@ class Process:
         self.generation = 0  # what was made in an earlier one is gone
         self.numbers = itertools.count(1)
         self.waiting: dict[int, Answers] = {}
+        self.outbox: Outbox = queue.SimpleQueue()
+        self.unasked: Garbage | None = None  # what came when nobody waited
         self.open = False
         self.lock = Lock()
         self.popen: subprocess.Popen[bytes] | None = None
@@ -84,9 +93,12 @@ class Process:
                 env=environment(),
                 start_new_session=True,
             )
-        self.waiting, self.open = {0: queue.SimpleQueue()}, True
+        hello: Answers = queue.SimpleQueue()
+        self.waiting, self.open = {0: hello}, True
+        self.outbox, self.unasked = queue.SimpleQueue(), None
         Thread(target=self._listen, args=(self.popen, self.waiting), daemon=True).start()
-        answer = self._wait(0, max(60.0, self.limits.seconds), "when it was started")
+        Thread(target=_write, args=(self.popen.stdin, self.outbox), daemon=True).start()
+        answer = self._wait(hello, max(60.0, self.limits.seconds), "when it was started")
         if answer.get("message") == "refused":
             raise Refused(str(answer.get("reason")))
         if answer.get("message") != "hello" or answer.get("protocol") != PROTOCOL:
@@ -105,28 +117,23 @@ class Process:
         Raises:
             Died: there is none, for whatever reason.
         """
-        assert self.popen is not None
-        assert self.popen.stdin is not None
         number = message["id"]
+        answers: Answers = queue.SimpleQueue()
         with self.lock:
-            self.waiting[number] = queue.SimpleQueue()
-            if not self.open:
-                self.waiting[number].put(None)
-            with suppress(OSError):  # it is no longer there, which the listener says
-                self.popen.stdin.write(json.dumps(message).encode() + b"\n")
-                self.popen.stdin.flush()
-        return self._wait(number, self.limits.seconds * max(1, times / 100), "in the call")
+            self.waiting[number] = answers
+            if self.unasked is not None or not self.open:
+                answers.put(self.unasked)
+            self.outbox.put(json.dumps(message).encode() + b"\n")
+        return self._wait(answers, self.limits.seconds * max(1, times / 100), "in the call")
 
-    def _wait(self, number: int, seconds: float, when: str) -> dict[str, Any]:
+    def _wait(self, answers: Answers, seconds: float, when: str) -> dict[str, Any]:
         try:
-            answer = self.waiting[number].get(timeout=seconds)
+            answer = answers.get(timeout=seconds)
         except queue.Empty:
             self.end()
             raise Died(
                 f"the target's process gave no answer within {seconds:g} s and was ended", "no answer", self._said()
             ) from None
-        finally:
-            self.waiting.pop(number, None)
         if isinstance(answer, Garbage):
             self.end()
             raise Died(f"the target's process wrote what is no message: {answer.line!r}", "no message", self._said())
@@ -153,10 +160,19 @@ class Process:
 
     # -- ending -----------------------------------------------------------------------------------------------
 
+    def stop(self) -> None:
+        """Asks it to end, and ends it if it does not."""
+        self.outbox.put(b'{"message": "stop"}\n')
+        with suppress(subprocess.TimeoutExpired):
+            if self.popen is not None:
+                self.popen.wait(timeout=PATIENCE)
+        self.end()
+
     def end(self) -> None:
         """Ends the process and whatever it has started."""
         if self.popen is None:
             return
+        self.outbox.put(None)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
@@ -167,11 +183,10 @@ class Process:
         while line := popen.stdout.readline(LONGEST_LINE):
             try:
                 answer = json.loads(line)
-                number = 0 if answer.get("message") in ("hello", "refused") else answer["id"]
-                waiting[number].put(answer)
+                at_start = answer.get("message") in ("hello", "refused") and "id" not in answer
+                waiting.pop(0 if at_start else answer["id"]).put(answer)
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-                for each in list(waiting.values()):
-                    each.put(Garbage(line[:200].decode(errors="replace").strip()))
+                self._garbage(Garbage(line[:200].decode(errors="replace").strip()), popen, waiting)
         popen.stdout.close()
         with self.lock:
             if self.popen is popen:
@@ -179,10 +194,25 @@ class Process:
             for each in waiting.values():
                 each.put(None)
 
+    def _garbage(self, found: Garbage, popen: subprocess.Popen[bytes], waiting: dict[int, Answers]) -> None:
+        with self.lock:
+            if self.popen is popen:
+                self.unasked = found
+            for each in list(waiting.values()):
+                each.put(found)
+
 
 @dataclass(frozen=True)
 class Garbage:
     line: str
+
+
+def _write(stream: IO[bytes], outbox: Outbox) -> None:
+    """Sends messages to a process that may never read one, while somebody else looks at the clock."""
+    with suppress(OSError), stream:  # it is no longer there, which the listener says
+        while (line := outbox.get()) is not None:
+            stream.write(line)
+            stream.flush()
 
 
 def environment() -> dict[str, str]:
@@ -193,3 +223,8 @@ def environment() -> dict[str, str]:
 def python_command(target: str, limits: Limits) -> list[str]:
     """How a target in Python is served."""
     return [sys.executable, "-P", "-m", "detr_conformance.running.serve", target, str(limits.bytes)]
+
+
+def runner_command(command: Sequence[str], limits: Limits) -> list[str]:
+    """How any other program is started, on memory that is not zero where it is fresh."""
+    return [sys.executable, "-P", "-m", "detr_conformance.isolation.limited", str(limits.bytes), *command]

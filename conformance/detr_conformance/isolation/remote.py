@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from detr_conformance.isolation.ahead import first_of, next_times, prepared
 from detr_conformance.isolation.client import Client, Returned
 from detr_conformance.isolation.differentiated import Job, call
-from detr_conformance.isolation.process import Died, Limits, Process, Refused, python_command
+from detr_conformance.isolation.greeting import Hello, greeting, target_of
+from detr_conformance.isolation.process import Died, Limits, Process, python_command
 from detr_conformance.isolation.values import decode, encode_config
 from detr_conformance.operations import OPERATIONS
-from detr_conformance.target import Target, TargetError
-
-AT_ONCE = 500  # calls in one message
-BYTES_AT_ONCE = 1 << 22
-
-_ahead = threading.local()
+from detr_conformance.target import Target
 
 
 class Remote:
@@ -40,18 +34,12 @@ class Remote:
     def called(self, positional: tuple[Any, ...], named: Mapping[str, Any], own: Mapping[str, Tensor]) -> Any:
         """The result of a call; `own` are the parameters that it depends on."""
         self.check()
-        prepared: deque[Any] | None = getattr(_ahead, "results", None)
-        if prepared:
-            return prepared.popleft()
-        times = _next_times()
+        if waiting := prepared():
+            return waiting.popleft()
+        times = next_times()
         job = Job(self.client, self._step(positional, named, times), (positional, dict(named), tuple(own.values())))
         result = call(job)
-        if times == 1:
-            return result
-        _ahead.results = deque(result)
-        _ahead.left -= len(result)
-        _ahead.bytes = sum(each.numel() * each.element_size() for each in _tensors(result)) / len(result)
-        return _ahead.results.popleft()
+        return result if times == 1 else first_of(result)
 
     def _step(self, positional: tuple[Any, ...], named: Mapping[str, Any], times: int) -> Callable[[], dict[str, Any]]:
         def step() -> dict[str, Any]:
@@ -239,30 +227,6 @@ def decoded(client: Client, returned: Returned, parameters: bool = False) -> Any
         return decode(returned.coded, tensor_of)
 
 
-@contextmanager
-def ahead(times: int) -> Iterator[None]:
-    """The next so many calls are the same one: what is elsewhere may do many of them for one message."""
-    _ahead.left, _ahead.bytes, _ahead.results = times, None, deque()
-    try:
-        yield
-    finally:
-        _ahead.left, _ahead.results = 1, deque()
-
-
-def _next_times() -> int:
-    left, size = getattr(_ahead, "left", 1), getattr(_ahead, "bytes", None)
-    if left <= 1:
-        return 1
-    return max(2, min(left, 20 if size is None else AT_ONCE, AT_ONCE if not size else int(BYTES_AT_ONCE / size)))
-
-
-def _tensors(result: Any) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
-    values = result.values() if isinstance(result, Mapping) else result if isinstance(result, list | tuple) else ()
-    return [tensor for each in values for tensor in _tensors(each)]
-
-
 def _new_name(client: Client) -> str:
     return f"made-{next(client.process.numbers)}"
 
@@ -274,27 +238,16 @@ def isolated(name: str, limits: Limits) -> Target:
         TargetError: it does not load there, or ends before it has said what it provides.
     """
     client = Client(Process(python_command(name, limits), limits))
-    try:
-        said = client.hello()
-    except Refused as refused:
-        raise TargetError(str(refused)) from refused
-    except Died as died:
-        raise TargetError("\n".join(filter(None, (died.message, died.detail)))) from died
-    return Target(
-        name=said["name"],
-        provides={operation: _provided(client, operation, about) for operation, about in said["operations"].items()},
-        devices=tuple(said["devices"]),
-        dtypes=tuple(said["dtypes"]),
-        features=tuple(said["features"]),
-        variants=said["variants"],
-        deviations=said["deviations"],
-        stages=said["stages"],
-        version=said["version"],
-    )
+    return served(client, greeting(client.hello))
+
+
+def served(client: Client, said: Hello) -> Target:
+    """What a runner provides that holds tensors and modules for the judge."""
+    return target_of(said, {name: _provided(client, name, about) for name, about in said["operations"].items()})
 
 
 def _provided(client: Client, operation: str, parameters: list[list[Any]] | None) -> Function:
-    kind = Factory if OPERATIONS[operation].kind == "module" else Function
+    kind = Factory if operation in OPERATIONS and OPERATIONS[operation].kind == "module" else Function
     return kind(client, operation, _signature(parameters))
 
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from detr_conformance.isolation import ambient
 from detr_conformance.isolation.held import Held
 from detr_conformance.isolation.poison import poison
+from detr_conformance.isolation.protocol import PROTOCOL
 from detr_conformance.isolation.stage_values import stage_calls
 from detr_conformance.isolation.two_ranks_group import pretended_again
 from detr_conformance.isolation.values import decode, decode_config, encode
 from detr_conformance.target import Target
 
-PROTOCOL = 0
 REFUSING = ("DelayedError", "Error", "NotImplemented")  # nodes of torch
 Step = dict[str, Any]
 
@@ -39,6 +39,7 @@ def hello(target: Target) -> dict[str, Any]:
     return {
         "message": "hello",
         "protocol": PROTOCOL,
+        "holds": True,
         "name": target.name,
         "version": target.version,
         "operations": {name: _parameters(made) for name, made in target.provides.items()},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 Described = dict[str, Any]
@@ -92,12 +94,21 @@ def read_storages(path: Path, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         raise WireError(f"storages of {max(sizes.values())} bytes were announced")
     wanted = {name: size for name, size in sizes.items() if size}
     try:
-        if wanted and path.stat().st_size > sum(wanted.values()) + 4096 + 256 * len(wanted):
-            raise WireError("the file of tensors is larger than what was announced")
-        found = load_file(path) if wanted else {}
+        found = load(_read(path, sum(wanted.values()) + 4096 + 256 * len(wanted))) if wanted else {}
     except (OSError, SafetensorError, ValueError) as error:
         raise WireError(f"the file of tensors cannot be read: {error}") from error
     for name, size in wanted.items():
         if name not in found or found[name].dtype != torch.uint8 or found[name].shape != (size,):
             raise WireError(f"the file of tensors does not hold the {size} bytes of {name}")
     return {name: found[name] if name in found else torch.empty(0, dtype=torch.uint8) for name in sizes}
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The bytes of a file that somebody may still be writing, wherever it points, whatever it is."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as stream:
+        about = os.fstat(stream.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise WireError("the file of tensors is no file")
+        if about.st_size > most:
+            raise WireError("the file of tensors is larger than what was announced")
+        return stream.read(most)

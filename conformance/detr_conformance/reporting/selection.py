@@ -22,6 +22,7 @@ class Selection:
     cases_dir: str = "detr-cases"
     replay: str | None = None
     isolate: bool = False
+    runner: bool = False  # TARGET is the command that starts one
     time_limit: float = TIME_LIMIT
     memory_limit: float = 0.0  # GiB; 0: what the machine allows
     shapes: str = "any"  # or "few", for what is compiled anew for each
@@ -37,4 +38,5 @@ def replay_command(target: str, case_file: str, selection: Selection) -> str:
     """What a user types to run one failing case again; a profile with tests of its own has to be named."""
     named = ["--profile", selection.profile] if selection.profile in ("full-size", "training") else []
     apart = ["--isolate"] if selection.isolate else []
-    return shlex.join(["detr-spec", "check", target, *named, *apart, "--replay", case_file])
+    whose = ["--runner", target] if selection.runner else [target]
+    return shlex.join(["detr-spec", "check", *whose, *named, *apart, "--replay", case_file])

@@ -28,7 +28,7 @@ from detr_conformance.reporting.terminal import print_report, print_summary
 from detr_conformance.reporting.terminal_reached import print_reached
 from detr_conformance.reporting.web_page import web_page
 from detr_conformance.running.loaders import resolve_names
-from detr_conformance.running.placing import load
+from detr_conformance.running.placing import load, words_of
 from detr_conformance.running.runner import run_suite
 from detr_conformance.target import TargetError
 from detr_reference.cli import CannotDo, need
@@ -74,7 +74,7 @@ def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
 
 def _run_all(target: str, selection: Selection, chapters: Sequence[Chapter]) -> list[Run]:
     try:
-        names = resolve_names(target)
+        names = [target] if selection.runner and words_of(target) else resolve_names(target)
     except TargetError as error:
         # A report all the same, so that no older file is taken for this run's.
         click.echo(f"Error: {error}", err=True)

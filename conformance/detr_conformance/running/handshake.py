@@ -7,7 +7,7 @@ import inspect
 from detr_conformance.harness.block import forward
 from detr_conformance.harness.mismatch import Mismatch, NoTensor, Raised
 from detr_conformance.harness.subject import Subject
-from detr_conformance.isolation.process import Died
+from detr_conformance.isolation.process import Died, NotDone
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.topics.deformable_attention.cases.core import Structure, case_at, everywhere
 from detr_conformance.topics.every_block.cases.representative import REPRESENTATIVE, representative
@@ -34,6 +34,8 @@ def shake_hands(subject: Subject) -> None:
         raise HandshakeError(f"of an ordinary {subject.dtype} call {other.message}") from other
     except Died as died:
         raise HandshakeError("; ".join(filter(None, (died.message, died.detail)))) from died
+    except NotDone as refused:
+        raise HandshakeError(f"an ordinary {subject.dtype} call is not done: {refused}") from refused
     except Mismatch:
         return  # a wrong result is for the clauses to judge
 

@@ -13,6 +13,7 @@ from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.few_shapes.budget import NotTried
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.isolation.process import NotDone
 from detr_conformance.reporting.json_file import finite_or_none
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.stages import STAGES
@@ -78,7 +79,7 @@ def outcome_of(item: pytest.Item, error: BaseException | None, selection: Select
         return Outcome(event | {"outcome": "not-provided", "message": parameter.absent})
     if isinstance(error, NotProvided):
         return Outcome(event | {"outcome": "not-provided", "message": str(error)})
-    if isinstance(error, NotTried):
+    if isinstance(error, NotTried | NotDone):
         return Outcome(event | {"outcome": "not-exercised", "message": str(error)})
     if isinstance(error, Failure):
         return _failure(event, test, error, subject, selection)

@@ -45,7 +45,8 @@ def suite_command(target: str, selection: Selection, events: Path, done: Path | 
     command += ["--quiet", "--color=no", "--tb=short"]
     if selection.jobs > 1:
         command += ["-p", "xdist.plugin", "-n", str(selection.jobs)]
-    command += [f"--detr-target={target}", f"--detr-events={events}", f"--detr-cases={selection.cases_dir}"]
+    command += [f"--detr-{'runner' if selection.runner else 'target'}={target}"]
+    command += [f"--detr-events={events}", f"--detr-cases={selection.cases_dir}"]
     command += [f"--detr-profile={selection.profile}", f"--detr-seed={selection.seed}"]
     command.append(f"--detr-shapes={selection.shapes}")
     command += [f"--detr-operation={operation}" for operation in selection.operations]
@@ -53,7 +54,9 @@ def suite_command(target: str, selection: Selection, events: Path, done: Path | 
     if done is not None:
         command.append(f"--detr-done={done}")
     if selection.isolate:
-        command += ["--detr-isolate", f"--detr-time-limit={selection.time_limit}"]
+        command.append("--detr-isolate")
+    if selection.isolate or selection.runner:
+        command.append(f"--detr-time-limit={selection.time_limit}")
         command.append(f"--detr-memory-limit={selection.memory_limit}")
     for option in ("device", "dtype", "replay", "calls"):
         if (value := getattr(selection, option)) is not None:

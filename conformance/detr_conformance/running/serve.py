@@ -12,12 +12,12 @@ import os
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import IO, Any
 
+from detr_conformance.isolation.limited import limit_memory
 from detr_conformance.running.loaders import load_target
 from detr_conformance.target import TargetError
 
@@ -40,7 +40,7 @@ class Wire:
 
 def main(name: str, memory: int) -> None:
     faulthandler.enable()
-    _limit_memory(memory)
+    limit_memory(memory)
     source, wire = _take_standard_streams()
     sys.argv = [name]
     try:
@@ -96,14 +96,6 @@ def _take_standard_streams() -> tuple[IO[str], Wire]:
     os.dup2(nothing, 0)
     os.close(nothing)
     return source, Wire(sink)
-
-
-def _limit_memory(size: int) -> None:
-    """A call that asks for more gets an error of its own, and the machine stays usable."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Session:
             cases_dir=options.detr_cases,
             replay=options.detr_replay,
             isolate=options.detr_isolate,
+            runner=options.detr_runner is not None,
             time_limit=options.detr_time_limit,
             memory_limit=options.detr_memory_limit,
             clauses=tuple(options.detr_clause),
@@ -79,7 +80,8 @@ class Session:
             shapes=options.detr_shapes,
         )
         try:
-            target = load(_one_name(options.detr_target), selection)
+            name = options.detr_runner or _one_name(options.detr_target)
+            target = load(name, selection)
             replay = read_case(Path(options.detr_replay)) if options.detr_replay else None
             recorded = read_calls(Path(options.detr_calls)) if options.detr_calls else None
         except (TargetError, CaseFileError) as error:
@@ -97,7 +99,7 @@ class Session:
         session = Session(
             target=target,
             selection=selection,
-            name=options.detr_target,
+            name=options.detr_runner or options.detr_target,
             settings=Settings(
                 options.detr_profile,
                 options.detr_seed,
@@ -201,7 +203,7 @@ class Session:
                 "absent_devices": [device for device in target.devices if device not in self.devices],
                 "profile": self.selection.profile,
                 "seed": self.selection.seed,
-                "isolated": self.selection.isolate,
+                "isolated": self.selection.isolate or self.selection.runner,
                 **({"clauses": list(self.selection.clauses)} if self.selection.clauses else {}),
                 "shapes": self.selection.shapes,
             },

@@ -11,6 +11,7 @@ from detr_conformance import topics
 from detr_conformance.harness.drive import Failure
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
+from detr_conformance.isolation.process import NotDone
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.target import Target
 
@@ -109,7 +110,7 @@ def _try(
         judge(subject)
     except Failure as failure:
         return failure
-    except NotProvided:
+    except (NotProvided, NotDone):
         return None
     return None
 

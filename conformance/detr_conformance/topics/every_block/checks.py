@@ -18,8 +18,8 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.mismatch import expect
 from detr_conformance.harness.subject import Subject
+from detr_conformance.isolation.ahead import ahead
 from detr_conformance.isolation.client import tensors_alive_elsewhere
-from detr_conformance.isolation.remote import ahead
 
 MODELS = ("detr", "deformable_detr", "dino")
 LEAKED = 8  # tensors that may be alive after many calls and were not before
