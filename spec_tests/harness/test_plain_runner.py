@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +22,7 @@ from detr_reference.feed_forward.config import FeedForwardConfig
 from helpers.commands import run
 from helpers.places import ROOT
 from helpers.runners.hostile import KINDS
+from helpers.suite_options import suite_options
 
 RUNNERS = ROOT / "spec_tests" / "helpers" / "runners"
 PLAIN = RUNNERS / "plain.py"
@@ -109,8 +109,7 @@ def test_a_gradient_of_another_form_is_refused() -> None:
 def test_a_refusal_leaves_its_clause_open() -> None:
     """Whoever refuses is neither right nor wrong, and the report says why."""
     command = f"{sys.executable} {PLAIN} ms_deform_attn"
-    options = {f"detr_{name.replace('-', '_')}": value for name, value in DEFAULTS.items()}
-    session = Session.from_options(Namespace(**{**options, "detr_runner": command}))
+    session = Session.from_options(suite_options("--detr-runner", command))
     test = next(test for test in map(suite_test_of, suite_tests()["ms_deform_attn"]) if test.clauses == ("MSDA-62",))
     item: Any = SimpleNamespace(
         function=SimpleNamespace(suite_test=test),
@@ -127,21 +126,6 @@ def test_a_refusal_leaves_its_clause_open() -> None:
         "a runner that holds nothing does one message after another",
     )
     assert session.start_event()["environment"]["isolated"] is True
-
-
-DEFAULTS = {
-    "target": None,
-    "operation": [],
-    "profile": "standard",
-    "device": None,
-    "dtype": None,
-    "seed": 0,
-    "cases": "detr-cases",
-    "replay": None,
-    "isolate": False,
-    "time-limit": 60.0,
-    "memory-limit": 0.0,
-}
 
 
 def test_a_runner_may_also_hold_what_it_is_given() -> None:

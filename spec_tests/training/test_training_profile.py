@@ -34,6 +34,7 @@ from detr_conformance.topics.training.checks.trajectory import (
 from detr_conformance.topics.training.checks.walk import predictions_checked
 from detr_conformance.topics.training.test_training import test_parameter_gradients as judge_gradients
 from detr_reference.deformable_attention.core import ms_deform_attn
+from helpers.suite_options import suite_options
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 TRAINING = Settings(profile="training", shrink=False)
@@ -153,16 +154,12 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_whoever_claims_no_gradients_is_refused(tmp_path: Path) -> None:
-    from argparse import Namespace
-
     from detr_conformance.running.session import Session, SetupError
 
     (tmp_path / "mine.py").write_text(BROKEN, encoding="utf-8")
-    said = {"target": f"{tmp_path / 'mine.py'}:forward", "profile": "training", "operation": [], "seed": 0}
-    said |= {"isolate": False, "time_limit": 60.0, "memory_limit": 0.0, "cases": str(tmp_path)}
-    said |= dict.fromkeys(("replay", "device", "dtype"))
+    options = suite_options("--detr-target", f"{tmp_path / 'mine.py'}:forward", "--detr-profile", "training")
     with pytest.raises(SetupError, match="does not claim the feature backward"):
-        Session.from_options(Namespace(**{f"detr_{name}": value for name, value in said.items()}))
+        Session.from_options(options)
 
 
 def test_predictions_of_no_denoising_query_may_be_left_out() -> None:
