@@ -1,0 +1,37 @@
+"""Whether a property asks for more than comparisons, read from its code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+PACKAGE = "detr_conformance."
+# Each raises where something is wrong that is no comparison.
+DEMANDS = frozenset({"expect", "expect_share", "Mismatch", "raises", "stages_agree"})
+# Their own guards stand around every call alike, and are nothing that a property asks for.
+GUARDS = tuple(f"{PACKAGE}harness.{name}" for name in ("block", "block_case", "case", "mismatch", "packing", "subject"))
+
+
+def asks_for_more(property: Callable[..., Any]) -> bool:
+    """Whether it, or what it calls of the suite, names something that raises by itself."""
+    return any(DEMANDS & set(names) for names in _names(property, set()))
+
+
+def _names(function: Any, seen: set[int]) -> Iterator[tuple[str, ...]]:
+    if not isinstance(function, FunctionType) or id(function) in seen:
+        return
+    seen.add(id(function))
+    if not function.__module__.startswith(PACKAGE) or function.__module__.startswith(GUARDS):
+        return
+    for code in _codes(function.__code__):
+        yield code.co_names
+        for name in code.co_names:
+            yield from _names(function.__globals__.get(name), seen)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)

@@ -1,0 +1,174 @@
+"""`detr-spec vectors export`: the manifest and its files of tensors."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from detr_conformance.reporting.json_file import write_whole
+from detr_conformance.vectors.recording import Asked, Recorded, asked_tests, recorded, unplayed
+from detr_conformance.vectors.store import Writer, json_text, rounded_up
+from detr_conformance.vectors.tape import Given
+from detr_conformance.vectors.vector import Check, Vector
+
+SCHEMA = "https://detr-spec.org/vectors-1.json"
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+LARGEST_CASE = 120_000  # bytes; larger calls belong to the profile full-size
+MANY = 16_500_000  # bytes of tensors; the manifest comes on top of them
+
+Show = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to export: the options of the command."""
+
+    profile: str = "standard"
+    operations: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def bounded(self) -> bool:
+        return self.profile != "full-size"
+
+
+@dataclass
+class TestEntry:
+    """What the manifest says of a test of the suite."""
+
+    clauses: list[str]
+    operations: list[str] = field(default_factory=list)
+    cases: int = 0
+    left_out: int = 0  # for their size
+    words: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Export:
+    """The vectors that were chosen, with the cases that they come from."""
+
+    wanted: Wanted
+    writer: Writer = field(default_factory=Writer)
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    tests: dict[str, TestEntry] = field(default_factory=dict)
+    cases: list[Recorded] = field(default_factory=list)
+
+    def write(self, folder: Path, npz: bool) -> dict[str, Any]:
+        """Writes everything, and returns the manifest.
+
+        Raises:
+            FileError: the folder cannot be written to.
+        """
+        vectors = list(self.entries()[0].values())
+        files, tensors = self.writer.write(folder, npz)
+        manifest = {
+            "$schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "detr_spec": importlib.metadata.version("detr-spec"),
+            "profile": self.wanted.profile,
+            "seed": self.wanted.seed,
+            "operations": list(self.wanted.operations),
+            "dtypes": list(self.wanted.dtypes),
+            "files": files,
+            "tests": {name: vars(entry) for name, entry in sorted(self.tests.items())},
+            "tensors": tensors,
+            "vectors": vectors,
+        }
+        write_whole(folder / MANIFEST, json_text(manifest))
+        return manifest
+
+    def entries(self) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+        """The vectors as the manifest holds them, by id, and every tensor that they name."""
+        found = {name: _entry(self.writer, self.vectors[name]) for name in sorted(self.vectors)}
+        return found, self.writer.tensors
+
+
+def collect(wanted: Wanted, show: Show = lambda done, of, what: None) -> Export:
+    """Plays the tests and chooses vectors: the first case of every test, then the second, as long as there is room."""
+    export = Export(wanted)
+    played: list[Recorded] = []
+    every = list(asked_tests(wanted.profile, wanted.operations, wanted.dtypes))
+    for done, asked in enumerate(every):
+        show(done, len(every), f"{asked.operation} {asked.dtype} {asked.test.name}")
+        entry = export.tests.setdefault(asked.name, TestEntry(list(asked.test.clauses)))
+        entry.operations += [] if asked.operation in entry.operations else [asked.operation]
+        if reason := unplayed(asked.test, wanted.profile):
+            _say(entry, asked, [f"not exported: it {reason}"])
+            continue
+        for case in recorded(asked, wanted.profile, wanted.seed):
+            _say(entry, asked, case.words)
+            if case.vectors:
+                played.append(case)
+    for case in sorted(played, key=lambda case: case.number):  # stable: tests stay in order
+        _choose(export, case)
+    return export
+
+
+def _say(entry: TestEntry, asked: Asked, words: Iterable[str]) -> None:
+    entry.words += [each for each in dict.fromkeys(words) if each not in entry.words]
+
+
+def _choose(export: Export, case: Recorded) -> None:
+    entry = export.tests[case.asked.name]
+    tensors = [tensor for vector in case.vectors for tensor in _tensors(vector)]
+    cost = export.writer.cost(tensors)
+    if export.wanted.bounded and (cost > LARGEST_CASE or export.writer.bytes + cost > MANY):
+        entry.left_out += 1
+        return
+    entry.cases += 1
+    export.cases.append(case)
+    for vector in case.vectors:
+        known = export.vectors.setdefault(vector.id, vector)
+        known.absorb(vector)
+        _entry(export.writer, known)
+
+
+def _tensors(vector: Vector) -> Iterator[Tensor]:
+    yield from (given.numbers for given in (*vector.call.inputs.values(), *vector.incoming.values()))
+    yield from vector.parameters.values()
+    for check in vector.checks.values():
+        yield check.expected
+        if check.limit is not None:
+            yield rounded_up(check.limit)
+
+
+def _entry(writer: Writer, vector: Vector) -> dict[str, Any]:
+    """A vector as the manifest holds it; its tensors are in the writer."""
+
+    def placed(given: Given) -> dict[str, Any]:
+        entry: dict[str, Any] = {"tensor": writer.add(vector.operation, given.numbers)}
+        return entry if given.plain else entry | {"strides": list(given.strides), "offset": given.offset}
+
+    def check(each: Check) -> dict[str, Any]:
+        limit = "exact" if each.limit is None else writer.add(vector.operation, rounded_up(each.limit))
+        expected = writer.add(vector.operation, each.expected)
+        return {"of": each.of, "expected": expected, "limit": limit, "judged": each.share, "tests": each.tests}
+
+    results = {name: vector.call.results[name] for name in vector.results}
+    entry: dict[str, Any] = {
+        "id": vector.id,
+        "operation": vector.operation,
+        "dtype": vector.dtype,
+        "notes": vector.notes,
+        "flags": vector.flags,
+        "training": vector.call.training,
+        "config" if vector.call.made else "settings": vector.settings,
+        "inputs": {name: placed(given) for name, given in vector.call.inputs.items()},
+        "parameters": {name: writer.add(vector.operation, t) for name, t in vector.parameters.items()},
+        "incoming": {name: placed(given) for name, given in vector.incoming.items()},
+        "gradients": vector.gradients,
+        "results": {name: {"dtype": _name(t), "shape": list(t.shape)} for name, t in results.items()},
+        "checks": [check(each) for each in vector.checks.values()],
+    }
+    return entry
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
