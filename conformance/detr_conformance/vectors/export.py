@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from detr_conformance.reporting.json_file import write_whole
+from detr_conformance.stages import STAGES
 from detr_conformance.vectors.recording import Asked, Recorded, asked_tests, recorded, unplayed
 from detr_conformance.vectors.store import Writer, json_text, rounded_up
 from detr_conformance.vectors.tape import Given
@@ -19,8 +21,9 @@ from detr_conformance.vectors.vector import Check, Vector
 SCHEMA = "https://detr-spec.org/vectors-1.json"
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-LARGEST_CASE = 120_000  # bytes; larger calls belong to the profile full-size
-MANY = 16_500_000  # bytes of tensors; the manifest comes on top of them
+# Bytes of a case, of a model's case, of all that a model has, and of everything, the manifest included.
+LARGEST_CASE, LARGEST_MODEL, MOST_OF_A_MODEL, MOST = 60_000, 800_000, 1_700_000, 19_500_000
+OF_AN_ENTRY, OF_A_CHECK, OF_A_PARAMETER = 450, 130, 60  # in the manifest
 
 Show = Callable[[int, int, str], None]
 
@@ -37,6 +40,11 @@ class Wanted:
     @property
     def bounded(self) -> bool:
         return self.profile != "full-size"
+
+    def largest(self, operation: str) -> float:
+        """What a case of it may take."""
+        largest = LARGEST_MODEL if operation in STAGES else LARGEST_CASE
+        return largest if self.bounded else math.inf
 
 
 @dataclass
@@ -59,6 +67,14 @@ class Export:
     vectors: dict[str, Vector] = field(default_factory=dict)
     tests: dict[str, TestEntry] = field(default_factory=dict)
     cases: list[Recorded] = field(default_factory=list)
+    spent: dict[str, int] = field(default_factory=dict)  # bytes, by operation
+
+    def room_for(self, operation: str, cost: int) -> bool:
+        if not self.wanted.bounded:
+            return True
+        if operation in STAGES:
+            return self.spent.get(operation, 0) + cost <= MOST_OF_A_MODEL
+        return cost <= 2 * LARGEST_CASE and sum(self.spent.values()) + cost <= MOST
 
     def write(self, folder: Path, npz: bool) -> dict[str, Any]:
         """Writes everything, and returns the manifest.
@@ -99,16 +115,22 @@ def collect(wanted: Wanted, show: Show = lambda done, of, what: None) -> Export:
         show(done, len(every), f"{asked.operation} {asked.dtype} {asked.test.name}")
         entry = export.tests.setdefault(asked.name, TestEntry(list(asked.test.clauses)))
         entry.operations += [] if asked.operation in entry.operations else [asked.operation]
-        if reason := unplayed(asked.test, wanted.profile):
+        if reason := unplayed(asked, wanted.profile):
             _say(entry, asked, [f"not exported: it {reason}"])
             continue
-        for case in recorded(asked, wanted.profile, wanted.seed):
+        for case in recorded(asked, wanted.profile, wanted.seed, wanted.largest(asked.operation)):
             _say(entry, asked, case.words)
+            entry.left_out += case.too_large
             if case.vectors:
                 played.append(case)
-    for case in sorted(played, key=lambda case: case.number):  # stable: tests stay in order
+    for case in sorted(played, key=_turn):
         _choose(export, case)
     return export
+
+
+def _turn(case: Recorded) -> tuple[int, int]:
+    """The second cases come in after the first ones, those of other dtypes after float32; small ones before large."""
+    return case.number + (case.asked.dtype != "float32"), case.case.size
 
 
 def _say(entry: TestEntry, asked: Asked, words: Iterable[str]) -> None:
@@ -118,16 +140,22 @@ def _say(entry: TestEntry, asked: Asked, words: Iterable[str]) -> None:
 def _choose(export: Export, case: Recorded) -> None:
     entry = export.tests[case.asked.name]
     tensors = [tensor for vector in case.vectors for tensor in _tensors(vector)]
-    cost = export.writer.cost(tensors)
-    if export.wanted.bounded and (cost > LARGEST_CASE or export.writer.bytes + cost > MANY):
+    cost = export.writer.cost(tensors) + sum(map(_written, case.vectors))
+    if not export.room_for(case.asked.operation, cost):
         entry.left_out += 1
         return
+    export.spent[case.asked.operation] = export.spent.get(case.asked.operation, 0) + cost
     entry.cases += 1
     export.cases.append(case)
     for vector in case.vectors:
         known = export.vectors.setdefault(vector.id, vector)
         known.absorb(vector)
         _entry(export.writer, known)
+
+
+def _written(vector: Vector) -> int:
+    """About how long its entry in the manifest is."""
+    return OF_AN_ENTRY + OF_A_CHECK * len(vector.checks) + OF_A_PARAMETER * len(vector.parameters)
 
 
 def _tensors(vector: Vector) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +17,7 @@ from detr_conformance.harness.subject import NotProvided, Settings
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.running.trial import exempt, suite_test_of, suite_tests
+from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES
 from detr_conformance.vectors.answers import Tags, as_it_is, infinite
 from detr_conformance.vectors.demands import asks_for_more
@@ -51,6 +53,7 @@ class Recorded:
     case: Case
     vectors: list[Vector] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    too_large: bool = False
 
     @property
     def whole(self) -> bool:
@@ -73,23 +76,32 @@ def asked_tests(profile: str, operations: Iterable[str] = (), dtypes: Iterable[s
             yield from (Asked(operation, d, file, test) for d in judged_in if not dtypes or d in dtypes)
 
 
-def unplayed(test: SuiteTest, profile: str) -> str | None:
+def unplayed(asked: Asked, profile: str) -> str | None:
     """Why no case of a test becomes a vector, whatever it asks for."""
+    test, operation, dtype = asked.test, asked.operation, asked.dtype
     if test.feature is not None and test.feature not in FEATURES:
         return f"is about the feature {test.feature}"
+    if operation in STAGES and dtype != "float32":
+        return "is exported in float32 alone, as models are"
     if test.costly and profile != "full-size":
         return "takes many or large calls"
     return None
 
 
-def recorded(asked: Asked, profile: str, seed: int) -> list[Recorded]:
-    """The first cases of a test, played."""
+def recorded(asked: Asked, profile: str, seed: int, largest: float = math.inf) -> list[Recorded]:
+    """The first cases of a test, played; those with more bytes than that are only named."""
     settings = Settings(profile=profile, seed=seed, shrink=False)
     try:
         cases = first_cases(asked, settings)
     except NotProvided:
         return []
-    return [played(asked, number, case, settings) for number, case in enumerate(cases)]
+    found = []
+    for number, case in enumerate(cases[:1] if asked.operation in STAGES else cases):
+        if sum(tensor.nbytes for tensor in case.tensors.values()) > largest:
+            found.append(Recorded(asked, number, case, too_large=True))
+        else:
+            found.append(played(asked, number, case, settings))
+    return found
 
 
 def first_cases(asked: Asked, settings: Settings) -> list[Case]:

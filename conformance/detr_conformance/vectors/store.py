@@ -24,6 +24,7 @@ from detr_conformance.vectors.vector import fingerprint
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool", "uint8")
 KEY = 24  # hexadecimal digits of a fingerprint
 SLACK = 256  # bytes of a header, for each tensor
+ANNOUNCED = 190  # in header and manifest
 
 
 class StoreError(Exception):
@@ -48,7 +49,6 @@ class Writer:
     def __init__(self) -> None:
         self._tensors: dict[str, dict[str, Tensor]] = {}
         self._known: set[str] = set()
-        self.bytes = 0
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -56,14 +56,13 @@ class Writer:
 
     def cost(self, tensors: Iterable[Tensor]) -> int:
         """How many bytes they would add."""
-        new = {key_of(tensor): tensor.nbytes + SLACK // 2 for tensor in tensors}
+        new = {key_of(tensor): tensor.nbytes + ANNOUNCED for tensor in tensors}
         return sum(size for key, size in new.items() if key not in self._known)
 
     def add(self, operation: str, tensor: Tensor) -> str:
         key = key_of(tensor)
         if key not in self._known:
             self._known.add(key)
-            self.bytes += tensor.nbytes + SLACK // 2
             self._tensors.setdefault(operation, {})[key] = tensor.detach().cpu().contiguous().clone()
         return key
 

@@ -32,10 +32,18 @@ class Given:
 
 @dataclass
 class Made:
-    """What a module was made from, and how often it was called."""
+    """What a module was made from, and how often it was called.
+
+    Attributes:
+        parameters: copies of those that the factory was given; None if it made its own.
+        given: these themselves.
+        trained: the names of what requires a gradient in a new module.
+    """
 
     config: Any
     parameters: dict[str, Tensor] | None
+    given: Mapping[str, Tensor]
+    trained: frozenset[str]
     calls: int = 0
 
 
@@ -100,7 +108,7 @@ class Tape:
         def function(*tensors: Tensor, **named: Any) -> Any:
             arguments = dict(zip(inputs, tensors, strict=False)) | named
             settings = {name: value for name, value in arguments.items() if name not in inputs}
-            unlike = self._surroundings() or self._rewritten(arguments)
+            unlike = self._surroundings() or self._tied(arguments)
             call = Call(None, given(arguments), settings, unlike=unlike)
             generator = torch.random.get_rng_state()
             return self._answered(call, generator, implementation(*tensors, **named))
@@ -112,12 +120,12 @@ class Tape:
     ) -> nn.Module:
         module = factory(config, state_dict)
         parameters = None if state_dict is None else {name: t.detach().clone() for name, t in state_dict.items()}
-        self._of_module[module] = Made(config, parameters)
+        self._of_module[module] = Made(config, parameters, dict(state_dict or {}), _trained(module))
         begun: list[tuple[Call, Tensor]] = []
 
         def before(module: nn.Module, _: tuple[Any, ...], inputs: dict[str, Any]) -> None:
             made = self._of_module.get(module)  # a copy is not there
-            unlike = self._surroundings() or _otherwise_made(made, module) or self._rewritten(inputs)
+            unlike = self._surroundings() or _otherwise_made(made, module) or self._tied(inputs)
             call = Call(made, given(inputs), {}, module.training, unlike)
             begun.append((call, torch.random.get_rng_state()))
 
@@ -148,9 +156,11 @@ class Tape:
         call.results[name] = answer.detach().clone()
         return answer
 
-    def _rewritten(self, arguments: Mapping[str, Any]) -> str | None:
-        """Whether it is given other numbers where an earlier call had its own."""
+    def _tied(self, arguments: Mapping[str, Any]) -> str | None:
+        """Whether its arguments have a past: they were computed, or other numbers stood in their memory."""
         found = None
+        if any(isinstance(each, Tensor) and not each.is_leaf for each in arguments.values()):
+            return "is given what was computed in the same graph"
         for tensor in (each for each in arguments.values() if isinstance(each, Tensor) and each.numel()):
             earlier = self._given.get(tensor.data_ptr())
             if earlier is not None and not torch.equal(earlier[1].nan_to_num(), tensor.detach().nan_to_num()):
@@ -202,9 +212,19 @@ def _otherwise_made(made: Made | None, module: nn.Module) -> str | None:
     if made.calls:
         return "is not the first of its module"
     now = module.state_dict()
-    if any(not torch.equal(now[name].nan_to_num(), t.nan_to_num()) for name, t in made.parameters.items()):
+    if any(not _same(now[name], tensor) for name, tensor in made.parameters.items()):
         return "is one of a module whose parameters were changed"
-    return None
+    if any(not _same(made.given[name], tensor) for name, tensor in made.parameters.items()):
+        return "is one of a module whose state dict was changed since"
+    return None if _trained(module) == made.trained else "is one of a module with frozen parameters"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _trained(module: nn.Module) -> frozenset[str]:
+    return frozenset(name for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.mismatch import Mismatch, compare, compare_exactly
+from detr_conformance.harness.mismatch import Mismatch, check_form, compare, compare_exactly
 from detr_conformance.reporting.events import Event
 from detr_conformance.vectors.reading import Vectors, VectorsError
 from detr_conformance.vectors.store import StoreError, read_outputs
@@ -30,6 +30,7 @@ class Verdict:
     ratio: float | None = None
     exact: int = 0
     judged: set[str] = field(default_factory=set)
+    backward: bool = False
     failed: dict[str, Mismatch] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -61,8 +62,8 @@ class Outputs:
         if not folder.is_dir():
             raise VectorsError(f"there is no folder {folder}")
         known = [vector["id"] for vector in vectors.manifest["vectors"]]
-        there = {name: folder / f"{name}{suffix}" for suffix in SUFFIXES for name in known}
-        files = {name: path for name, path in there.items() if path.is_file()}
+        there = [(name, folder / f"{name}{suffix}") for suffix in reversed(SUFFIXES) for name in known]
+        files = {name: path for name, path in there if path.is_file()}
         refused = _refused(folder / REFUSED, set(known))
         if not files:
             raise VectorsError(f"{folder} holds no outputs: no file is named after a vector, as {known[0]}.safetensors")
@@ -93,6 +94,7 @@ def judge(check: Entry, vectors: Vectors, outputs: Mapping[str, Tensor]) -> floa
         if limit is None:
             compare_exactly(name, outputs[name], expected)
             return None
+        check_form(name, outputs[name], expected)
         unasked = limit.isinf()  # there the expected number is zero, which every dtype has
         got = torch.where(unasked, expected.to(outputs[name].dtype), outputs[name])
         return compare(name, got, expected, torch.where(unasked, 1.0, limit))
@@ -154,6 +156,7 @@ def _verdicts(
                 continue
             outcome = problem or judge(check, vectors, results)
             for verdict in found:
+                verdict.backward |= check["of"].startswith(GRADIENT)
                 verdict.add(vector["id"], outcome)
     return backward, verdicts
 
@@ -180,7 +183,7 @@ def _result(about: Entry, test: str, operation: str, dtype: str, verdict: Verdic
         "operation": operation,
         "device": "-",
         "dtype": dtype,
-        "feature": None,
+        "feature": "backward" if verdict.backward else None,
         "outcome": "pass",
         "worst_error_ratio": _told(verdict.ratio),
         "mismatches": 0 if verdict.exact else None,
