@@ -15,19 +15,22 @@ GUARDS = tuple(f"{PACKAGE}harness.{name}" for name in ("block", "block_case", "c
 
 def asks_for_more(property: Callable[..., Any]) -> bool:
     """Whether it, or what it calls of the suite, names something that raises by itself."""
+    assert isinstance(property, FunctionType)
     return any(DEMANDS & set(names) for names in _names(property, set()))
 
 
-def _names(function: Any, seen: set[int]) -> Iterator[tuple[str, ...]]:
-    if not isinstance(function, FunctionType) or id(function) in seen:
-        return
+def _names(function: FunctionType, seen: set[int]) -> Iterator[tuple[str, ...]]:
     seen.add(id(function))
-    if not function.__module__.startswith(PACKAGE) or function.__module__.startswith(GUARDS):
-        return
     for code in _codes(function.__code__):
         yield code.co_names
         for name in code.co_names:
-            yield from _names(function.__globals__.get(name), seen)
+            called = function.__globals__.get(name)
+            if isinstance(called, FunctionType) and id(called) not in seen and _is_of_the_suite(called):
+                yield from _names(called, seen)
+
+
+def _is_of_the_suite(function: FunctionType) -> bool:
+    return function.__module__.startswith(PACKAGE) and not function.__module__.startswith(GUARDS)
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -18,7 +18,7 @@ from detr_conformance.vectors.store import Writer, json_text, rounded_up
 from detr_conformance.vectors.tape import Given
 from detr_conformance.vectors.vector import Check, Vector
 
-SCHEMA = "https://detr-spec.org/vectors-1.json"
+SCHEMA = "urn:detr-spec:vectors:1"
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 # Bytes of a case, of a model's case, of all that a model has, and of everything, the manifest included.

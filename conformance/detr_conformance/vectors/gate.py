@@ -60,9 +60,9 @@ class Tried:
 class Gate:
     """The vectors of one operation, with the cases that they come from."""
 
-    def __init__(self, operation: str, dtypes: Sequence[str]) -> None:
+    def __init__(self, operation: str, dtypes: Sequence[str], profile: str = "standard") -> None:
         self.operation = operation
-        self.export: Export = collect(Wanted(operations=(operation,), dtypes=tuple(dtypes)))
+        self.export: Export = collect(Wanted(profile, (operation,), tuple(dtypes)))
         with tempfile.TemporaryDirectory() as folder:
             self.export.write(Path(folder), npz=False)
             self.vectors: Vectors = read_vectors(Path(folder))
@@ -145,7 +145,8 @@ def run(operations: Iterable[str], dtypes: Sequence[str], most: int | None, say:
         tried += [gate.tried(each.name, each.rejects, each.build) for each in gate.mutants()[:most]]
         wrong = [each for each in tried if not each.agrees]
         say(
-            f"{operation}: {len(gate.vectors.manifest['vectors'])} vectors, {len(tried) - 1} mutants, {len(wrong)} differ"
+            f"{operation}: {len(gate.vectors.manifest['vectors'])} vectors, "
+            f"{len(tried) - 1} mutants, {len(wrong)} judged otherwise"
         )
         for each in wrong:
             say(f"  {each.name} ({each.clause}): {json.dumps({k: v for k, v in asdict(each).items() if v})}")

@@ -141,8 +141,9 @@ class Vector:
             result = self.call.results[part.place[1]]
             expected = torch.zeros(result.numel(), dtype=torch.float64)
             limit = torch.full_like(expected, torch.inf)
-            rounded = part.expected.to(result.dtype).double() if part.limit is None else part.expected
-            expected[part.elements] = rounded
+            rounded = part.expected.to(result.dtype).double()  # infinite where the dtype has no such number
+            near = torch.where(rounded.isfinite(), part.expected, rounded)
+            expected[part.elements] = rounded if part.limit is None else near
             limit[part.elements] = 0.0 if part.limit is None else part.limit.clamp(max=LARGEST_LIMIT)
             whole = part.limit is None and len(part.elements) == result.numel()
             check = Check(
