@@ -11,7 +11,7 @@ from detr_conformance.vectors.export import Export, Wanted, collect
 from detr_conformance.vectors.reading import read_vectors
 from detr_conformance.vectors.replay import subjects, write_outputs
 
-WANTED = Wanted("smoke", ("mlp", "refine_boxes"), ("float32", "bfloat16"))
+WANTED = Wanted("smoke", ("mlp",), ("float32", "bfloat16"))
 
 
 @pytest.fixture(scope="session")

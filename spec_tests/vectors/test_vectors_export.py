@@ -43,7 +43,14 @@ def test_npz_holds_the_same_numbers(export: Export, folder: Path, tmp_path: Path
 def test_what_the_manifest_says_of_each_test(export: Export, folder: Path) -> None:
     manifest = read_vectors(folder).manifest
     about = manifest["tests"]["test_mlp.py::test_layers"]
-    assert about == {"clauses": ["FFN-14"], "operations": ["mlp"], "cases": 2, "left_out": 0, "words": []}
+    assert about == {
+        "clauses": ["FFN-14"],
+        "feature": None,
+        "operations": ["mlp"],
+        "cases": 1,
+        "left_out": 0,
+        "words": [],
+    }
     assert "autocast" in manifest["tests"]["test_blocks_gradients_and_modes.py::test_autocast"]["words"][0]
     silent = [name for name, entry in manifest["tests"].items() if not (entry["cases"] or entry["left_out"])]
     assert [name for name in silent if not manifest["tests"][name]["words"]] == []

@@ -66,7 +66,7 @@ def mutant_outputs(folder: Path, outputs: Path, tmp_path: Path) -> Path:
 def test_the_reference_conforms(folder: Path, outputs: Path) -> None:
     code, report, _ = verify(folder, outputs)
     assert code == 0
-    assert {"FFN-14", "FFN-20", "SEL-47"} <= verdicts(report, "pass") | {"SEL-47"}
+    assert {"FFN-14", "FFN-20"} <= verdicts(report, "pass")
     assert "BLK-15" in verdicts(report, "not-exercised")
     assert report["clauses"]["FFN-14"]["worst_error_ratio"]["mlp"]["-"]["float32"] < 1
     assert report["target"]["name"] == "mine"
@@ -124,7 +124,10 @@ def test_outputs_without_any_gradient_claim_none(folder: Path, outputs: Path, tm
     [
         (lambda copy: of(copy, "mlp-float32").unlink(), "there is no file"),
         (lambda copy: rewrite(of(copy, "mlp-float32"), lambda t: t.update(output=t["output"].double())), "float64"),
-        (lambda copy: rewrite(of(copy, "mlp-float32"), lambda t: t.update(output=t["output"][..., :1])), "expected"),
+        (
+            lambda copy: rewrite(of(copy, "mlp-float32"), lambda t: t.update(output=t["output"][..., :1].clone())),
+            "expected",
+        ),
         (lambda copy: rewrite(of(copy, "mlp-float32", "grad_x"), lambda t: t.pop("grad_x")), "there is no grad_x"),
         (lambda copy: rewrite(of(copy, "mlp-float32"), lambda t: t["output"].fill_(torch.nan)), "got nan"),
         (lambda copy: of(copy, "mlp-float32").write_bytes(b"\xff" * 64), "cannot be read"),
@@ -141,15 +144,15 @@ def test_a_missing_or_broken_output_is_a_failure(
 
 def test_what_is_refused_is_not_exercised(folder: Path, outputs: Path, tmp_path: Path) -> None:
     def refuse(copy: Path) -> None:
-        refused = [path for path in copy.iterdir() if path.name.startswith("mlp-")]
+        refused = [path for path in copy.iterdir() if path.name.startswith("mlp-float32-")]
         for path in refused:
             path.unlink()
         (copy / "refused.json").write_text(json.dumps({path.stem: "no MLP here" for path in refused}))
 
     code, report, _ = verify(folder, changed(outputs, tmp_path, refuse))
     assert code == 0
-    assert report["clauses"]["FFN-14"]["verdict"] == "not-exercised"
-    assert report["clauses"]["FFN-14"]["message"] == "refused: no MLP here"
+    assert report["clauses"]["FFN-14"]["verdict"] == "pass"  # in bfloat16
+    assert report["clauses"]["FFN-14"]["message"] == "not exercised: test_mlp.py::test_layers[mlp-float32]"
 
 
 @pytest.mark.parametrize(

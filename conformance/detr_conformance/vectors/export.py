@@ -52,6 +52,7 @@ class TestEntry:
     """What the manifest says of a test of the suite."""
 
     clauses: list[str]
+    feature: str | None = None
     operations: list[str] = field(default_factory=list)
     cases: int = 0
     left_out: int = 0  # for their size
@@ -113,7 +114,7 @@ def collect(wanted: Wanted, show: Show = lambda done, of, what: None) -> Export:
     every = list(asked_tests(wanted.profile, wanted.operations, wanted.dtypes))
     for done, asked in enumerate(every):
         show(done, len(every), f"{asked.operation} {asked.dtype} {asked.test.name}")
-        entry = export.tests.setdefault(asked.name, TestEntry(list(asked.test.clauses)))
+        entry = export.tests.setdefault(asked.name, TestEntry(list(asked.test.clauses), asked.test.feature))
         entry.operations += [] if asked.operation in entry.operations else [asked.operation]
         if reason := unplayed(asked, wanted.profile):
             _say(entry, asked, [f"not exported: it {reason}"])

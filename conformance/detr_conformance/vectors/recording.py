@@ -120,6 +120,9 @@ def played(asked: Asked, number: int, case: Case, settings: Settings) -> Recorde
     right, problem = _tape(asked, case, settings, as_it_is)
     if problem is not None:
         found.words.append(problem)
+    if right.threaded:
+        found.words.append("makes its calls in several threads")
+        return found
     tagged, _ = _tape(asked, case, settings, Tags())
     other, _ = _tape(asked, case, settings, infinite)
     catalogue = Catalogue(tagged.calls)

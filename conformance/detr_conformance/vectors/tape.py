@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -92,6 +93,8 @@ class Tape:
     answer: Answer
     calls: list[Call] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
+    thread: int = field(default_factory=get_ident)
+    threaded: bool = False  # calls came from other threads too, in any order
     modes: dict[str, Any] = field(default_factory=lambda: {name: read() for name, (read, _) in MODES.items()})
     _of_module: WeakKeyDictionary[nn.Module, Made] = field(default_factory=WeakKeyDictionary)
     _given: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # kept, so that no address comes again
@@ -137,6 +140,7 @@ class Tape:
         return module
 
     def _answered(self, call: Call, generator: Tensor, output: Any) -> Any:
+        self.threaded |= get_ident() != self.thread
         if not torch.equal(generator, torch.random.get_rng_state()):
             call.unlike = "is random"
         if call.made is not None:
