@@ -8,7 +8,8 @@ from typing import Any
 
 PACKAGE = "detr_conformance."
 # Each raises where something is wrong that is no comparison.
-DEMANDS = frozenset({"expect", "expect_share", "Mismatch", "raises", "stages_agree"})
+DEMANDS = frozenset({"expect", "expect_share", "Mismatch", "raises"})
+STAGES = "stages_agree"
 # Their own guards stand around every call alike, and are nothing that a property asks for.
 GUARDS = tuple(f"{PACKAGE}harness.{name}" for name in ("block", "block_case", "case", "mismatch", "packing", "subject"))
 
@@ -17,6 +18,11 @@ def asks_for_more(property: Callable[..., Any]) -> bool:
     """Whether it, or what it calls of the suite, names something that raises by itself."""
     assert isinstance(property, FunctionType)
     return any(DEMANDS & set(names) for names in _names(property, set()))
+
+
+def asks_for_stages(property: Callable[..., Any]) -> bool:
+    """Whether it compares the stages of a whole model."""
+    return STAGES in property.__code__.co_names
 
 
 def _names(function: FunctionType, seen: set[int]) -> Iterator[tuple[str, ...]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detr_conformance.reporting.json_file import write_whole
 from detr_conformance.stages import STAGES
+from detr_conformance.vectors.demands import asks_for_stages
 from detr_conformance.vectors.recording import Asked, Recorded, asked_tests, recorded, unplayed
 from detr_conformance.vectors.store import Writer, json_text, rounded_up
 from detr_conformance.vectors.tape import Given
@@ -48,7 +49,7 @@ class Wanted:
 
 
 @dataclass
-class TestEntry:
+class AboutTest:
     """What the manifest says of a test of the suite."""
 
     clauses: list[str]
@@ -66,7 +67,7 @@ class Export:
     wanted: Wanted
     writer: Writer = field(default_factory=Writer)
     vectors: dict[str, Vector] = field(default_factory=dict)
-    tests: dict[str, TestEntry] = field(default_factory=dict)
+    tests: dict[str, AboutTest] = field(default_factory=dict)
     cases: list[Recorded] = field(default_factory=list)
     spent: dict[str, int] = field(default_factory=dict)  # bytes, by operation
 
@@ -114,7 +115,7 @@ def collect(wanted: Wanted, show: Show = lambda done, of, what: None) -> Export:
     every = list(asked_tests(wanted.profile, wanted.operations, wanted.dtypes))
     for done, asked in enumerate(every):
         show(done, len(every), f"{asked.operation} {asked.dtype} {asked.test.name}")
-        entry = export.tests.setdefault(asked.name, TestEntry(list(asked.test.clauses), asked.test.feature))
+        entry = export.tests.setdefault(asked.name, AboutTest(list(asked.test.clauses), asked.test.feature))
         entry.operations += [] if asked.operation in entry.operations else [asked.operation]
         if reason := unplayed(asked, wanted.profile):
             _say(entry, asked, [f"not exported: it {reason}"])
@@ -125,20 +126,22 @@ def collect(wanted: Wanted, show: Show = lambda done, of, what: None) -> Export:
             if case.vectors:
                 played.append(case)
     for case in sorted(played, key=_turn):
-        _choose(export, case)
+        choose(export, case)
     return export
 
 
-def _turn(case: Recorded) -> tuple[int, int]:
-    """The second cases come in after the first ones, those of other dtypes after float32; small ones before large."""
-    return case.number + (case.asked.dtype != "float32"), case.case.size
+def _turn(case: Recorded) -> tuple[int, int, int]:
+    """The second cases come in after the first ones, those of other dtypes after float32; small ones before large. Of
+    whole models what shows where they part comes first."""
+    late = case.asked.operation in STAGES and not asks_for_stages(case.asked.test.property)
+    return case.number + (case.asked.dtype != "float32"), int(late), case.case.size
 
 
-def _say(entry: TestEntry, asked: Asked, words: Iterable[str]) -> None:
+def _say(entry: AboutTest, asked: Asked, words: Iterable[str]) -> None:
     entry.words += [each for each in dict.fromkeys(words) if each not in entry.words]
 
 
-def _choose(export: Export, case: Recorded) -> None:
+def choose(export: Export, case: Recorded) -> None:
     entry = export.tests[case.asked.name]
     tensors = [tensor for vector in case.vectors for tensor in _tensors(vector)]
     cost = export.writer.cost(tensors) + sum(map(_written, case.vectors))

@@ -20,8 +20,9 @@ from detr_conformance.running.trial import exempt, suite_test_of, suite_tests
 from detr_conformance.stages import STAGES
 from detr_conformance.target import DTYPES
 from detr_conformance.vectors.answers import Tags, as_it_is, infinite
-from detr_conformance.vectors.demands import asks_for_more
+from detr_conformance.vectors.demands import asks_for_more, asks_for_stages
 from detr_conformance.vectors.provenance import Catalogue, Judged, judged
+from detr_conformance.vectors.stage_checks import stage_vector
 from detr_conformance.vectors.tape import Answer, Recording, Tape
 from detr_conformance.vectors.vector import Vector
 
@@ -120,6 +121,9 @@ def played(asked: Asked, number: int, case: Case, settings: Settings) -> Recorde
     right, problem = _tape(asked, case, settings, as_it_is)
     if problem is not None:
         found.words.append(problem)
+    if asks_for_stages(asked.test.property):
+        found.vectors.append(stage_vector(_subject(asked, settings, as_it_is), right, case, asked.name))
+        return found
     if right.threaded:
         found.words.append("makes its calls in several threads")
         return found
@@ -175,7 +179,15 @@ def _tape(asked: Asked, case: Case, settings: Settings, answer: Answer) -> tuple
 def _subject(asked: Asked, settings: Settings, answer: Answer) -> Recording:
     tape = Tape(answer)
     implementation = tape.watched(asked.operation, _reference(asked.operation))
-    return Recording(asked.operation, implementation, asked.dtype, features=FEATURES, settings=settings, tape=tape)
+    return Recording(
+        asked.operation,
+        implementation,
+        asked.dtype,
+        features=FEATURES,
+        stages=STAGES.get(asked.operation),
+        settings=settings,
+        tape=tape,
+    )
 
 
 @cache

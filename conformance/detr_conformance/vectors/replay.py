@@ -15,9 +15,11 @@ from detr_conformance.harness.block import by_name, make, parameters_by_name
 from detr_conformance.harness.block_case import call_with
 from detr_conformance.harness.case import PARAMETER, Case
 from detr_conformance.harness.subject import Subject
+from detr_conformance.isolation.stage_values import by_stage, stage_calls
 from detr_conformance.reporting.json_file import write_whole
+from detr_conformance.stages import STAGES
 from detr_conformance.vectors.reading import Vectors
-from detr_conformance.vectors.vector import GRADIENT
+from detr_conformance.vectors.vector import GRADIENT, STAGE
 
 Entry = Mapping[str, Any]
 
@@ -69,7 +71,17 @@ def replayed(subject: Subject, vector: Entry, vectors: Vectors) -> dict[str, Ten
             allow_unused=True,
         )
         results |= {GRADIENT + n: g for n, g in by_name(dict(zip(leaves, found, strict=True))).items() if g is not None}
+    if any(name.startswith(STAGE) for name in vector["results"]):
+        results |= _stages(subject, made, inputs)
     return {name: results[name].detach() for name in vector["results"] if isinstance(results.get(name), Tensor)}
+
+
+def _stages(subject: Subject, made: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read from the modules that have the reference's paths."""
+    if not isinstance(made, nn.Module):
+        return {}
+    calls = stage_calls(made, STAGES[subject.operation], lambda: call_with(subject.operation, made, inputs))
+    return {STAGE + name: torch.cat(numbers).to(subject.torch_dtype) for name, numbers in by_stage(calls).items()}
 
 
 def write_outputs(folder: Path, subject_of: Mapping[tuple[str, str], Subject], vectors: Vectors) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from detr_conformance.vectors.provenance import Judged
 from detr_conformance.vectors.tape import Call, Given
 
-GRADIENT = "grad_"
+GRADIENT, STAGE = "grad_", "stage:"
 LARGEST_LIMIT = torch.finfo(torch.float64).max
 
 
@@ -105,7 +105,10 @@ class Vector:
     @property
     def gradients(self) -> list[str]:
         """The inputs and parameters of which a gradient is asked."""
-        return sorted(n.removeprefix(GRADIENT) for n in self.call.results if n not in self.call.outputs)
+        return sorted(n.removeprefix(GRADIENT) for n in self.call.results if self._is_gradient(n))
+
+    def _is_gradient(self, name: str) -> bool:
+        return name not in self.call.outputs and not name.startswith(STAGE)
 
     @property
     def flags(self) -> list[str]:
@@ -117,6 +120,7 @@ class Vector:
             "empty": any(tensor.numel() == 0 for tensor in inputs),
             "exact": any(check.limit is None for check in self.checks.values()),
             "nonfinite": any(not bool(tensor.isfinite().all()) for tensor in floating),
+            "stages": any(check.of.startswith(STAGE) for check in self.checks.values()),
             "strided": any(not given.plain for given in placed),
             "training": self.call.training,
         }
@@ -130,6 +134,7 @@ class Vector:
 
     def absorb(self, other: Vector) -> None:
         """Takes over what another test asks of the same call."""
+        self.call.results |= {n: t for n, t in other.call.results.items() if n not in self.call.results}
         self.notes += [note for note in other.notes if note not in self.notes]
         for key, check in other.checks.items():
             known = self.checks.setdefault(key, check)
