@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix thorough docs pages clean
+.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix vectors-gate thorough docs pages clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -69,6 +69,9 @@ pictures: $(READY)  ## draw the pictures of the spec chapters from the reference
 
 kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.md and its JSON (about 20 minutes)
 	$(BIN)/python -m detr_conformance.running.kill_matrix docs/runs/kill-matrix.json.gz docs/kill-matrix.md
+
+vectors-gate: $(READY)  ## do vectors judge outputs of mutants as the suite judges the mutants? (float32; an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m detr_conformance.vectors.gate --dtype float32
 
 thorough: $(READY)  ## the reference under random cases, seed printed
 	$(BIN)/detr-spec check reference --profile thorough

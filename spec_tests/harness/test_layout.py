@@ -44,11 +44,24 @@ FOLDERS = {
             "targets",
             "deviations",
             "suite",
+            "vectors",
         ),
     },
     "conformance/detr_conformance/topics": TOPICS,
     "spec_tests": TOPICS
-    | {"helpers", "harness", "reports", "commands", "data", "checkpoints", "kernels", "adapters", "bench", "docs"},
+    | {
+        "helpers",
+        "harness",
+        "reports",
+        "commands",
+        "data",
+        "checkpoints",
+        "kernels",
+        "adapters",
+        "bench",
+        "docs",
+        "vectors",
+    },
 }
 IN_A_TOPIC = {"cases", "checks", "mutants", "twins"}  # beside tests: a file each, or a folder
 BLOCKS_TAKE = {"torch", "scipy", "jaxtyping"}
@@ -66,6 +79,7 @@ ORDER = (
     ("detr_conformance.topics",),
     ("detr_conformance.reporting",),
     ("detr_conformance.running",),
+    ("detr_conformance.vectors",),
     ("detr_conformance.cli", "detr_conformance.plugin"),
     ("detr_bench",),
 )
