@@ -93,17 +93,14 @@ class Run:
         about = OPERATIONS[step["operation"]]
         config = resolve(about.config or "")(**{name: self.value(each) for name, each in step["config"].items()})
         state = self.value(step["state"])
-        module = resolve(about.reference)(config, None)
-        own = dict(module.named_parameters())
-        for name in own.keys() & state.keys():  # so that gradients reach the tensors of the message
-            owner, _, last = name.rpartition(".")
-            setattr(module.get_submodule(owner), last, torch.nn.Parameter(state[name]))
-            if state[name].requires_grad:
-                parent = module.get_submodule(owner)
-                del parent._parameters[last]
-                setattr(parent, last, state[name])
+        module = resolve(about.reference)(config, {name: tensor.detach() for name, tensor in state.items()})
+        trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+        for name in trained:  # gradients are asked of the tensors of the message
+            parent, _, last = name.rpartition(".")
+            del module.get_submodule(parent)._parameters[last]
+            setattr(module.get_submodule(parent), last, state[name])
         self.made[step["id"]] = module
-        return [name for name in state if name not in own or not own[name].requires_grad]
+        return [name for name in state if name not in trained]
 
     def call(self, step: dict[str, Any]) -> Any:
         arguments = self.value(step["arguments"])
