@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.adapters.arrays import flattened, restored
+from detr_conformance.adapters.compilers import EXPORTING
 from detr_conformance.adapters.numpy_arrays import array_of, tensor_of
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.target import Target
@@ -20,21 +21,36 @@ from detr_conformance.target import Target
 Session = Callable[[Sequence[Tensor]], list[Any]]
 
 
-def onnxruntime(target: Target, name: str | None = None) -> Target:
+def onnxruntime(target: Target, name: str | None = None, *, static: tuple[int, ...] = ()) -> Target:
     """What a target of torch provides, exported to ONNX and run by ONNX Runtime on the CPU.
 
     Sizes are dynamic where the exporter can; a call that no exported graph takes is exported anew, and parameters are
     inputs of the graph. Check it with `--shapes few`: an export takes seconds.
+
+    Args:
+        static: places of arguments that functions take as tuples of Python numbers, which become a part of the graph,
+            such as (1, 2) for the shapes and starts of levels.
     """
-    return deployed(target, name or f"onnxruntime-{target.name}", _onnxruntime_session)
+    import onnxruntime
+    import onnxscript  # noqa: F401  the exporter's; where one is missing, the target says so when it is loaded
+
+    def load(model: bytes) -> Session:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_inputs()]
+        return lambda tensors: session.run(None, dict(zip(names, map(array_of, tensors), strict=True)))
+
+    return deployed(target, name or f"onnxruntime-{target.name}", load, static)
 
 
-def deployed(target: Target, name: str, load: Callable[[bytes], Session]) -> Target:
+def deployed(target: Target, name: str, load: Callable[[bytes], Session], static: tuple[int, ...] = ()) -> Target:
     """The target's operations as ONNX graphs in a runtime, which `load` makes a session of."""
     provides: dict[str, Callable[..., Any]] = {}
     for operation, made in target.provides.items():
         module = OPERATIONS[operation].kind == "module"
-        provides[operation] = _Modules(made, load) if module else Exported(made, load)
+        provides[operation] = _Modules(made, load) if module else Exported(made, load, static)
     kept = tuple(feature for feature in target.features if feature == "deterministic")
     return replace(target, name=name, provides=provides, devices=("cpu",), features=kept, deviations=None, stages=None)
 
@@ -62,24 +78,31 @@ class Exported:
 
     function: Callable[..., Any]
     load: Callable[[bytes], Session]
+    static: tuple[int, ...] = ()
     graphs: dict[Any, list[Graph]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.__wrapped__ = self.function  # the signature to show
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
-        return self.called(self.function, positional, named)
+        given = [_numbers(each.tolist()) if place in self.static else each for place, each in enumerate(positional)]
+        return self.called(self.function, given, named)
 
     def called(self, function: Callable[..., Any], positional: Sequence[Any], named: Mapping[str, Any]) -> Any:
         found: list[Tensor] = []
         form = [_form(each, found) for each in positional], {key: _form(each, found) for key, each in named.items()}
         key = repr((form, [(each.dtype, each.ndim) for each in found]))
-        known = self.graphs.setdefault(key, [])
-        graph = next((each for each in known if each.takes(found)), None)
-        if graph is None:
-            graph = _exported(_Flat(function, form), found, self.load)
-            known.append(graph)
+        with EXPORTING:
+            known = self.graphs.setdefault(key, [])
+            graph = next((each for each in known if each.takes(found)), None)
+            if graph is None:
+                graph = _exported(_Flat(function, form), found, self.load)
+                known.append(graph)
         return restored(graph.form, iter([tensor_of(each) for each in graph.run(found)]))
+
+
+def _numbers(nested: Any) -> Any:
+    return tuple(map(_numbers, nested)) if isinstance(nested, list) else nested
 
 
 @dataclass
@@ -137,7 +160,8 @@ class _Flat(nn.Module):
         self.made, self.form, self.returned = [function], form, None  # in a list: its parameters are inputs
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        given, found = iter(tensors), []
+        given = iter(tensors)
+        found: list[Tensor] = []
         positional = [_filled(each, given) for each in self.form[0]]
         named = {key: _filled(each, given) for key, each in self.form[1].items()}
         self.returned = flattened(self.made[0](*positional, **named), found)
@@ -168,14 +192,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _onnxruntime_session(model: bytes) -> Session:
-    import onnxruntime as runtime
-
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_inputs()]
-    return lambda tensors: session.run(None, dict(zip(names, map(array_of, tensors), strict=True)))

@@ -25,6 +25,7 @@ def ms_deform_attn(
         raise ValueError(f"locations {sampling_locations.shape}, weights {shape} and value {value.shape} disagree")
     dtype = jnp.promote_types(jnp.result_type(value, sampling_locations, attention_weights), jnp.float32)
     maps = jnp.pad(value.astype(dtype), ((0, 0), (0, 1), (0, 0), (0, 0)))  # a cell of zeros behind the last
+    weights = attention_weights.astype(dtype)  # once: the gradient of each conversion is rounded
 
     size = spatial_shapes[:, None, ::-1]  # (level, 1, (W, H))
     pixels = sampling_locations.astype(dtype) * size.astype(dtype) - 0.5
@@ -41,7 +42,7 @@ def ms_deform_attn(
         inside = near & ((corner >= 0) & (corner < size)).all(-1)
         cell = jnp.where(inside, start + corner[..., 1] * width + corner[..., 0], cells)
         share = jnp.where(jnp.array(offset) == 1, part, 1 - part).prod(-1)
-        weight = jnp.where(inside, share, 0) * attention_weights.astype(dtype)
+        weight = jnp.where(inside, share, 0) * weights
         output += (weight[..., None] * maps[image, cell, head]).sum((3, 4))
     return output.reshape(*shape[:2], heads * channels).astype(value.dtype)
 

@@ -23,8 +23,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detr_conformance.operations import BLOCKS, OPERATIONS, resolve
+from detr_conformance.adapters.compilers import compiled
+from detr_conformance.operations import BLOCKS, OPERATIONS
 from detr_conformance.target import Target, TargetError
+from detr_conformance.targets.reference import reference
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -130,31 +132,15 @@ def ms_deform_attn_module(
     return build(config, state_dict, ms_deform_attn)
 
 
-def compiled_block(operation: str) -> Callable[..., Any]:
-    """The reference's callable for a block, which runs captured or raises."""
-    entry = OPERATIONS[operation]
-
-    def capture(made: Callable[..., Any]) -> Callable[..., Any]:
-        import torch
-        from torch._dynamo import config as dynamo
-        from torch._functorch import config as autograd
-
-        autograd.donated_buffer = False
-        torch.compiler.reset()  # graphs of earlier cases count against the limit
-        dynamo.recompile_limit = dynamo.accumulated_recompile_limit = GRAPHS
-        return torch.compile(made, fullgraph=True, dynamic=False, backend="aot_eager")
-
-    if entry.kind == "module":
-        return lambda config, state_dict: capture(resolve(entry.reference)(config, state_dict))
-    return lambda *tensors, **settings: capture(resolve(entry.reference))(*tensors, **settings)
-
+EARLY = [operation for operation in BLOCKS if OPERATIONS[operation].chapters[0] < "10"]
+blocks = compiled(Target("blocks", {each: reference(each) for each in EARLY}), backend="aot_eager", dynamic=False)
 
 target = Target(
     name="reference-compiled",
     provides={
         "ms_deform_attn": ms_deform_attn,
         "ms_deform_attn_module": ms_deform_attn_module,
-        **{operation: compiled_block(operation) for operation in BLOCKS if OPERATIONS[operation].chapters[0] < "10"},
+        **blocks.provides,
     },
     devices=("cpu",),
     dtypes=("float32",),

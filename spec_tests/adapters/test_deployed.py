@@ -1,0 +1,116 @@
+"""Compiled, exported and deployed blocks: what they compute, which sizes a graph takes, and wrong ones rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import detr_conformance
+from detr_conformance import Target, compiled, exported, from_numpy
+from detr_conformance.adapters.onnx_runtime import Graph
+from detr_conformance.harness.subject import Settings
+from detr_conformance.running.trial import trials
+from detr_conformance.targets import numpy_core
+from detr_conformance.targets.reference import reference
+from detr_reference import FeedForward, FeedForwardConfig, refine_boxes
+
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+
+FEW = Settings(few_shapes=True, shrink=False)
+CONFIG = FeedForwardConfig(embed_dim=4, feedforward_dim=6)
+
+
+def some(**about: Any) -> Target:
+    return Target("some", {name: reference(name) for name in ("feed_forward", "refine_boxes")}, **about)
+
+
+def tensors(rows: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(rows, 4), torch.rand(rows, 4)
+
+
+def failed(target: Target, clause: str) -> list[str]:
+    return [test.name for test, _, failure in trials(target, {clause}, settings=FEW) if failure is not None]
+
+
+@pytest.mark.parametrize("make", [lambda target: compiled(target, backend="aot_eager"), exported])
+def test_functions_and_modules_compute_the_same(make: Callable[[Target], Target]) -> None:
+    made = make(some())
+    for rows in (3, 5):
+        delta, boxes = tensors(rows)
+        assert torch.allclose(
+            made.provides["refine_boxes"](delta, boxes, eps=1e-3), refine_boxes(delta, boxes, eps=1e-3)
+        )
+    right = FeedForward(CONFIG).eval()
+    x = torch.randn(2, 3, 4)
+    assert torch.allclose(
+        made.provides["feed_forward"](CONFIG, right.state_dict())(x, identity=x), right(x, identity=x)
+    )
+
+
+def test_what_is_compiled_has_gradients_and_what_is_exported_none() -> None:
+    delta, boxes = tensors(3)
+    for target, asks in ((compiled(some(), backend="aot_eager"), True), (exported(some()), False)):
+        output = target.provides["refine_boxes"](delta.requires_grad_(), boxes, eps=1e-3)
+        assert output.requires_grad is asks
+        assert ("backward" in target.features) is asks
+
+
+def test_a_graph_takes_the_sizes_that_it_was_made_for() -> None:
+    graph = Graph(lambda tensors: [], [["a", 2], ["a"]], None)
+    assert graph.takes([torch.ones(7, 2), torch.ones(7)])
+    assert not graph.takes([torch.ones(7, 2), torch.ones(6)])
+    assert not graph.takes([torch.ones(7, 3), torch.ones(7)])
+
+
+def test_graphs_are_shared_by_sizes_and_parameters() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    target = detr_conformance.onnxruntime(some(), name="deployed")
+    assert (target.name, target.features) == ("deployed", ())
+    build: Any = target.provides["feed_forward"]
+    for rows in (3, 5):
+        right = FeedForward(CONFIG).eval()
+        x = torch.randn(2, rows, 4)
+        assert torch.allclose(build(CONFIG, right.state_dict())(x), right(x), atol=1e-6)
+    (exported_once,) = build.graphs.values()
+    assert [len(graphs) for graphs in exported_once.graphs.values()] == [1]
+
+
+def test_an_exported_core_is_right_and_one_with_another_border_is_rejected() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from detr_conformance.targets import onnx_cores
+
+    def clamped(value: Any, shapes: Any, starts: Any, locations: Any, weights: Any) -> Any:
+        return onnx_cores.by_gathering(value, shapes, starts, locations.clamp(0, 1), weights)
+
+    assert failed(onnx_cores.gather, "MSDA-15") == []
+    wrong = detr_conformance.onnxruntime(Target("wrong", {"ms_deform_attn": clamped}, features=()))
+    assert failed(wrong, "MSDA-15") == ["test_zeros_beyond_the_border"]
+
+
+def test_numpy_is_right_and_with_a_slope_of_the_other_axis_is_rejected() -> None:
+    assert failed(numpy_core.target, "MSDA-29") == []
+
+    def turned(*arguments: Any) -> Any:
+        value, none, same, locations, weights = numpy_core.vjp(*arguments)
+        return value, none, same, locations[..., ::-1], weights
+
+    provides = {"ms_deform_attn": from_numpy(numpy_core.ms_deform_attn, turned)}
+    assert failed(Target("wrong", provides), "MSDA-29") == ["test_gradient_of_the_locations"]
+
+
+def test_jax_is_right_and_with_rows_for_columns_is_rejected() -> None:
+    pytest.importorskip("jax")
+    from detr_conformance.targets import jax_core
+
+    def turned(value: Any, shapes: Any, starts: Any, locations: Any, weights: Any) -> Any:
+        return jax_core.ms_deform_attn(value, shapes, starts, locations[..., ::-1], weights)
+
+    assert failed(jax_core.jitted, "MSDA-6") == []
+    wrong = Target("wrong", {"ms_deform_attn": detr_conformance.from_jax(turned, jit=True)})
+    assert failed(wrong, "MSDA-6") == ["test_x_before_y"]
