@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix vectors-gate thorough docs pages clean
+.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix vectors-gate fuzz thorough docs pages clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -72,6 +72,9 @@ kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-ma
 
 vectors-gate: $(READY)  ## do vectors judge outputs of mutants as the suite judges the mutants? (float32; an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m detr_conformance.vectors.gate --dtype float32
+
+fuzz: $(READY)  ## 3,000 damaged inputs for everything that reads from outside; seven minutes
+	cd spec_tests && OMP_NUM_THREADS=1 ../$(BIN)/python -m helpers.fuzzing 3000
 
 thorough: $(READY)  ## the reference under random cases, seed printed
 	$(BIN)/detr-spec check reference --profile thorough

@@ -68,12 +68,12 @@ def read_case(path: Path) -> tuple[Case, str]:
     if about.get("layout") not in (*LAYOUTS, OF_IMAGES):
         raise CaseFileError(f"{path} names the unknown layout {about.get('layout')!r}")
     try:
-        options, order = json.loads(about["options"]), json.loads(about["order"])
+        test, options, order = about["test"], json.loads(about["options"]), json.loads(about["order"])
         ordered = {name: tensors[name] for name in order}
         shapes = _shapes(json.loads(about["shapes"])) if "shapes" in about else None
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CaseFileError(f"{path} is incomplete: {error!r}") from error
-    return Case(ordered, about["layout"], about.get("note", ""), options, shapes), about["test"]
+    return Case(ordered, about["layout"], about.get("note", ""), options, shapes), test
 
 
 def _shapes(read: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:

@@ -85,7 +85,7 @@ def load_deviations(path: str | Path, target: str) -> list[Deviation]:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DeviationError(f"cannot read the deviation file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DeviationError(f"the deviation file {path} is not valid TOML: {error}") from error
     entries = document.pop("deviation", [])
     if document or not isinstance(entries, list):

@@ -39,7 +39,9 @@ def validator() -> Draft202012Validator:
 def problem_of(message: Message) -> str | None:
     """What the schema has against a message: of the kind that it says it is."""
     kind = message.get("message")
-    definitions = validator().schema["$defs"]
+    schema = validator().schema
+    assert isinstance(schema, dict)
+    definitions = schema["$defs"]
     if kind not in ("hello", "run", "done", "refused", "raised", "stop"):
         return f"message is {kind!r}"
     own = Draft202012Validator({**definitions[kind], "$defs": definitions})
