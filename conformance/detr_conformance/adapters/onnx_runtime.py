@@ -45,6 +45,26 @@ def onnxruntime(target: Target, name: str | None = None, *, static: tuple[int, .
     return deployed(target, name or f"onnxruntime-{target.name}", load, static)
 
 
+def openvino(target: Target, name: str | None = None, *, static: tuple[int, ...] = ()) -> Target:
+    """The same in OpenVINO, in full precision: left to itself, it may compute in bfloat16 or float16."""
+    import onnxscript  # noqa: F401
+    import openvino as runtime
+
+    core = runtime.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+
+    def load(model: bytes) -> Session:
+        compiled = core.compile_model(core.read_model(model), "CPU", settings)
+
+        def run(tensors: Sequence[Tensor]) -> list[Any]:
+            found = compiled.create_infer_request().infer([array_of(each.contiguous()) for each in tensors])
+            return [found[place].copy() for place in range(len(compiled.outputs))]
+
+        return run
+
+    return deployed(target, name or f"openvino-{target.name}", load, static)
+
+
 def deployed(target: Target, name: str, load: Callable[[bytes], Session], static: tuple[int, ...] = ()) -> Target:
     """The target's operations as ONNX graphs in a runtime, which `load` makes a session of."""
     provides: dict[str, Callable[..., Any]] = {}
