@@ -191,7 +191,9 @@ class _Flat(nn.Module):
 def _exported(flat: _Flat, tensors: Sequence[Tensor], load: Callable[[bytes], Session]) -> Graph:
     dynamic = tuple(dict.fromkeys(range(each.ndim), torch.export.Dim.AUTO) for each in tensors)
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(flat, tuple(tensors), dynamo=True, dynamic_shapes=(dynamic,), verbose=False)
+        # Not optimised here: the runtime does that, and onnxscript cannot fold a split of a size that is a name.
+        how: dict[str, Any] = {"dynamo": True, "dynamic_shapes": (dynamic,), "optimize": False, "verbose": False}
+        program = torch.onnx.export(flat, tuple(tensors), **how)
         flat(*tensors)
     assert program is not None
     model = program.model_proto
