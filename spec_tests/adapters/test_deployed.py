@@ -15,6 +15,7 @@ from detr_conformance.adapters.onnx_runtime import Graph
 from detr_conformance.harness.subject import Settings
 from detr_conformance.running.trial import trials
 from detr_conformance.targets import numpy_core
+from detr_conformance.targets.onnx_forms import by_gathering
 from detr_conformance.targets.reference import reference
 from detr_reference import FeedForward, FeedForwardConfig, refine_boxes
 
@@ -86,7 +87,7 @@ def test_an_exported_core_is_right_and_one_with_another_border_is_rejected() -> 
     from detr_conformance.targets import onnx_cores
 
     def clamped(value: Any, shapes: Any, starts: Any, locations: Any, weights: Any) -> Any:
-        return onnx_cores.by_gathering(value, shapes, starts, locations.clamp(0, 1), weights)
+        return by_gathering(value, shapes, starts, locations.clamp(0, 1), weights)
 
     assert failed(onnx_cores.gather, "MSDA-15") == []
     wrong = detr_conformance.onnxruntime(Target("wrong", {"ms_deform_attn": clamped}, features=()))

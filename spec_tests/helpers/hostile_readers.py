@@ -130,7 +130,10 @@ def vectors_folder() -> dict[str, bytes]:
         collect(wanted).write(folder, npz=False)
         reference = resolve(OPERATIONS["refine_boxes"].reference)
         write_outputs(folder, subjects("refine_boxes", reference, wanted.dtypes), read_vectors(folder))
-        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        written = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    listed = [MANIFEST, *json.loads(written[MANIFEST])["files"]]
+    outputs = [name for name in written if name not in listed]
+    return {name: written[name] for name in (*listed, outputs[0])}
 
 
 def parsed(announced: dict[str, Any], name: str) -> Any:

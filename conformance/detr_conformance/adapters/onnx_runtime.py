@@ -45,6 +45,26 @@ def onnxruntime(target: Target, name: str | None = None, *, static: tuple[int, .
     return deployed(target, name or f"onnxruntime-{target.name}", load, static)
 
 
+def openvino(target: Target, name: str | None = None, *, static: tuple[int, ...] = ()) -> Target:
+    """The same in OpenVINO, in full precision: left to itself, it may compute in bfloat16 or float16."""
+    import onnxscript  # noqa: F401
+    import openvino as runtime
+
+    core = runtime.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+
+    def load(model: bytes) -> Session:
+        compiled = core.compile_model(core.read_model(model), "CPU", settings)
+
+        def run(tensors: Sequence[Tensor]) -> list[Any]:
+            found = compiled.create_infer_request().infer([array_of(each.contiguous()) for each in tensors])
+            return [found[place].copy() for place in range(len(compiled.outputs))]
+
+        return run
+
+    return deployed(target, name or f"openvino-{target.name}", load, static)
+
+
 def deployed(target: Target, name: str, load: Callable[[bytes], Session], static: tuple[int, ...] = ()) -> Target:
     """The target's operations as ONNX graphs in a runtime, which `load` makes a session of."""
     provides: dict[str, Callable[..., Any]] = {}
@@ -171,7 +191,9 @@ class _Flat(nn.Module):
 def _exported(flat: _Flat, tensors: Sequence[Tensor], load: Callable[[bytes], Session]) -> Graph:
     dynamic = tuple(dict.fromkeys(range(each.ndim), torch.export.Dim.AUTO) for each in tensors)
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(flat, tuple(tensors), dynamo=True, dynamic_shapes=(dynamic,), verbose=False)
+        # Not optimised here: the runtime does that, and onnxscript cannot fold a split of a size that is a name.
+        how: dict[str, Any] = {"dynamo": True, "dynamic_shapes": (dynamic,), "optimize": False, "verbose": False}
+        program = torch.onnx.export(flat, tuple(tensors), **how)
         flat(*tensors)
     assert program is not None
     model = program.model_proto
