@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.running.mutants import MUTANTS
-from detr_conformance.vectors.export import Export, AboutTest, Wanted, choose
+from detr_conformance.vectors.export import AboutTest, Export, Wanted, choose
 from detr_conformance.vectors.reading import Vectors, read_vectors
 from detr_conformance.vectors.recording import asked_tests, recorded
 from detr_conformance.vectors.replay import subjects, write_outputs
