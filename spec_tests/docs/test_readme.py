@@ -9,6 +9,7 @@ import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import click
 import pytest
 
 from detr_conformance.running.loaders import load_target
@@ -61,7 +62,10 @@ def test_every_command_has_the_options_that_are_shown() -> None:
     assert len(typed()) > 15
     for document, line in typed():
         _, name, *arguments = shlex.split(line, comments=True)
-        known = {option for parameter in entries[name].load().params for option in parameter.opts}
+        command = entries[name].load()
+        if isinstance(command, click.Group):
+            command = command.commands[arguments[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
         unknown = [each for each in arguments if each.startswith("-") and each.partition("=")[0] not in known]
         assert unknown == [], f"{document}: {line}"
 

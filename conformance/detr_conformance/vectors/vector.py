@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class Vector:
     notes: list[str] = field(default_factory=list)
     checks: dict[str, Check] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The same for the same call, whoever asks for it."""
         return f"{self.operation}-{self.dtype}-{self._digest[:16]}"
