@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import strategies
 
+from detr_conformance.harness.case import Case
+from detr_conformance.harness.drive import Failure, run_cases
+from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.isolation.plain_calls import Module, WrongAnswer
 from detr_conformance.isolation.process import Died, Limits, NotDone, Process
 from detr_conformance.isolation.runners import started
@@ -35,6 +40,10 @@ pytestmark = [
 
 def python_runner(file: Path, *arguments: str, seconds: float = 60.0) -> Target:
     return started([sys.executable, str(file), *arguments], Limits(seconds))
+
+
+def hostile(kind: str, seconds: float = 20.0) -> Any:
+    return python_runner(RUNNERS / "hostile.py", kind, seconds=seconds).provides["ms_deform_attn"]
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +96,9 @@ def test_training_draws_again_in_each_call_and_alike_in_its_backward_pass(plain:
 
 
 @pytest.mark.parametrize("grad_enabled", [True, False])
-def test_second_derivatives_are_not_asked_for(plain: Target, grad_enabled: bool) -> None:
-    hostile = python_runner(RUNNERS / "hostile.py", "garbage")
+def test_second_derivatives_are_not_asked_for(grad_enabled: bool) -> None:
     x = rows(1).requires_grad_()
-    output = hostile.provides["ms_deform_attn"](x)
+    output = hostile("garbage")(x)
     if grad_enabled:
         with pytest.raises(NotDone, match="second derivatives"):
             torch.autograd.grad(output.sum(), x, create_graph=True)
@@ -99,11 +107,10 @@ def test_second_derivatives_are_not_asked_for(plain: Target, grad_enabled: bool)
 
 
 def test_a_gradient_of_another_form_is_refused() -> None:
-    hostile = python_runner(RUNNERS / "hostile.py", "fractional-shape")
     x = torch.zeros(1, 2, requires_grad=True)
     first = torch.zeros(2, 2)
     with pytest.raises(WrongAnswer, match=r"float32 of shape \(2, 2\).* of shape \(1, 2\)"):
-        torch.autograd.grad(hostile.provides["ms_deform_attn"](first, x).sum(), x)
+        torch.autograd.grad(hostile("fractional-shape")(first, x).sum(), x)
 
 
 def test_a_refusal_leaves_its_clause_open() -> None:
@@ -128,6 +135,21 @@ def test_a_refusal_leaves_its_clause_open() -> None:
     assert session.start_event()["environment"]["isolated"] is True
 
 
+def test_a_refusal_of_a_smaller_case_hides_no_failure() -> None:
+    """What fails is reduced; that the runner refuses something smaller is no news of the clause."""
+    failed: list[Case] = []
+
+    def check(case: Case) -> None:
+        if failed:
+            raise NotDone("too small")
+        failed.append(case)
+        raise Mismatch("wrong")
+
+    cases = strategies.integers(5, 9).map(lambda size: Case({"x": torch.zeros(size)}))
+    with pytest.raises(Failure, match="wrong"):
+        run_cases(cases, check, examples=5, seed_value=0, shrink=True)
+
+
 def test_a_runner_may_also_hold_what_it_is_given() -> None:
     served = started(
         [sys.executable, "-P", "-m", "detr_conformance.running.serve", "reference", str(8 << 30)], Limits()
@@ -140,12 +162,10 @@ def test_a_runner_may_also_hold_what_it_is_given() -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "never-reading"])
 def test_nothing_that_a_runner_says_is_worse_than_a_verdict(kind: str) -> None:
-    core: Any = python_runner(RUNNERS / "hostile.py", kind, seconds=0.5 if kind in SLOW else 20).provides[
-        "ms_deform_attn"
-    ]
+    core = hostile(kind, seconds=0.5 if kind in SLOW else 20)
     if kind == "never-reading":
         with pytest.raises(Died, match=r"no answer within 0\.5 s"):
-            core(rows(1), torch.zeros(10).expand(200_000, 10), *(torch.zeros(1) for _ in range(3_000)))
+            core(rows(1), [torch.zeros(1) for _ in range(3_000)])  # more than a pipe holds
         return
     assert torch.equal(core(rows(1)), rows(1))
     with pytest.raises(Died) as died:
@@ -167,10 +187,46 @@ SAID = {
 }
 
 
-def test_what_a_runner_changes_in_its_arguments_is_seen(plain: Target) -> None:
-    hostile = python_runner(RUNNERS / "hostile.py", "changing-what-is-not-its").provides["ms_deform_attn"]
-    with pytest.raises(Died, match=r"does not hold the 1 bytes of s0"):
-        hostile(rows(3))
+def test_a_second_answer_is_noticed_when_nobody_waits_for_it() -> None:
+    core = hostile("twice")
+    core(rows(3))
+    time.sleep(0.3)
+    with pytest.raises(Died, match="wrote what is no message"):
+        core(rows(1))
+
+
+def test_what_a_runner_changes_in_its_arguments_is_seen() -> None:
+    argument = rows(3)
+    assert torch.equal(hostile("writing")(argument), rows(3))
+    assert not argument.any()
+
+
+def test_a_result_on_the_memory_of_an_argument_is_seen() -> None:
+    argument = rows(3)
+    result = hostile("returning-its-argument")(argument)
+    assert result.data_ptr() == argument.data_ptr()
+
+
+def test_a_result_that_cannot_be_differentiated_hangs_in_no_graph() -> None:
+    assert hostile("constant")(rows(2).requires_grad_()).requires_grad
+    assert not hostile("constant")(rows(3).requires_grad_()).requires_grad
+
+
+def test_a_refusal_says_why() -> None:
+    with pytest.raises(NotDone, match="the runner refuses: three rows are too many"):
+        hostile("refusing")(rows(3))
+
+
+def test_other_processes_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = hostile("refusing")
+    monkeypatch.setattr("detr_conformance.isolation.two_ranks_group.to_hand_over", dict)
+    with pytest.raises(NotDone, match="knows of no other process"):
+        core(rows(1))
+
+
+def test_more_arguments_than_there_are_names_are_noticed() -> None:
+    with pytest.raises(TypeError, match="takes 5 arguments, not 6"):
+        hostile("refusing")(*(rows(1) for _ in range(6)))
 
 
 # -- what does not start --------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from detr_conformance.harness.case_files import FORMAT, CaseFileError, read_case
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
-from helpers.fuzzing import Reader, fuzz
-from helpers.hostile_readers import readers
+from helpers.fuzzing.readers import readers
+from helpers.fuzzing.trying import Reader, fuzz
 
 ROUNDS = 60
 

@@ -29,6 +29,7 @@ from detr_conformance.isolation.wire import (
 
 LARGEST_RESULT = 1 << 32  # bytes of one tensor, if every element had some of its own
 WRONG = (WireError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, RecursionError)
+TRY_IT = "`detr-spec runner-test` holds each of its answers against the schema of the protocol"
 Step = dict[str, Any]
 
 
@@ -103,7 +104,7 @@ class Plain:
                 return self._taken_over(folder, number, reply, storages, tensors, len(steps))
             except WRONG as error:
                 self.process.end()
-                raise Died(f"the runner's answer is none: {told(error)}", "no answer") from error
+                raise Died(f"the runner's answer is none: {told(error)}", "no answer", TRY_IT) from error
             finally:
                 for name in (f"{number}.in", f"{number}.out"):
                     (folder / name).unlink(missing_ok=True)

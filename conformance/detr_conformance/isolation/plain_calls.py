@@ -106,8 +106,10 @@ class Calls:
         self.runner, self.operation = runner, operation
 
     def named(self, positional: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-        about = OPERATIONS[self.operation]
-        return {**dict(zip(about.inputs, positional, strict=False)), **named}
+        names = OPERATIONS[self.operation].inputs
+        if len(positional) > len(names):
+            raise TypeError(f"{self.operation} takes {len(names)} arguments, not {len(positional)}")
+        return {**dict(zip(names, positional, strict=False)), **named}
 
     def call(self, arguments: Mapping[str, Any], of: str, names: Names, before: list[Step], draws: bool) -> Any:
         """The result; it hangs in the graph if something that it depends on asks for gradients."""

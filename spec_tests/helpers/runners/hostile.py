@@ -39,7 +39,7 @@ def done(message: Message) -> Message:
     name = wanted["tensor"] if "tensor" in wanted else wanted["list"][0]["tensor"]
     given = next(each for each in message["tensors"] if each["id"] == name)
     content = read(file_of(message, "in"), given["storage"]) if message["storages"][given["storage"]] else b""
-    write(file_of(message, "out"), content)
+    write(file_of(message, "out"), {"r": content})
     result = {**given, "id": "result", "storage": "r", "requires_grad": True}
     results: list[Any] = [{"tensor": "result"}]
     if len(message["steps"]) > 1:
@@ -64,9 +64,13 @@ def read(path: Path, name: str) -> bytes:
     return data[8 + size :][first:last]
 
 
-def write(path: Path, content: bytes) -> None:
-    about = json.dumps({"r": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(about)) + about + content)
+def write(path: Path, contents: dict[str, bytes]) -> None:
+    about, first = {}, 0
+    for name, content in contents.items():
+        about[name] = {"dtype": "U8", "shape": [len(content)], "data_offsets": [first, first + len(content)]}
+        first += len(content)
+    header = json.dumps(about).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"".join(contents.values()))
 
 
 def with_result(**changed: Any) -> Callable[[Message], None]:
@@ -100,6 +104,14 @@ def twice(message: Message) -> None:
     answer = done(message)
     say(answer)
     say(answer)
+
+
+def writing(message: Message) -> None:
+    """The right answer, and zeros in its argument."""
+    right = done(message)
+    content = read(file_of(message, "out"), "r")
+    write(file_of(message, "out"), {"r": content, "s0": bytes(len(content))})
+    say({**right, "storages": {"r": len(content), "s0": len(content)}})
 
 
 def asleep(message: Message) -> None:
@@ -142,6 +154,14 @@ KINDS: dict[str, Callable[[Message], Any]] = {
     "changing-what-is-not-its": with_answer(storages={"r": 48, "s0": 1}),
 }
 
+# What is an answer, whatever else it is.
+ANSWERS: dict[str, Callable[[Message], Any]] = {
+    "writing": writing,
+    "constant": with_result(requires_grad=False),
+    "returning-its-argument": with_answer(results=[{"tensor": "t0"}], tensors=[], storages={}),
+    "refusing": lambda message: say({"message": "refused", "id": message["id"], "reason": "three rows are too many"}),
+}
+
 
 def main(kind: str) -> None:
     say(HELLO)
@@ -152,7 +172,7 @@ def main(kind: str) -> None:
         if message["message"] == "stop":
             return
         rows = message["tensors"][0]["shape"][0] if message["tensors"] else 0
-        KINDS[kind](message) if rows == 3 else say(done(message))
+        {**KINDS, **ANSWERS}[kind](message) if rows == 3 else say(done(message))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from detr_conformance.vectors.reading import VectorsError, read_vectors
 from detr_conformance.vectors.store import StoreError, parse
 from detr_conformance.vectors.verify import Outputs, events
 from helpers.commands import run
-from helpers.fuzzing import Reader
+from helpers.fuzzing.trying import Reader
 from helpers.places import ROOT
 
 DEVIATIONS = ROOT / "conformance" / "detr_conformance" / "deviations" / "torch.toml"
