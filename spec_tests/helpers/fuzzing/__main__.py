@@ -1,4 +1,4 @@
-"""python -m helpers.fuzzing ROUNDS, in spec_tests: so many damaged inputs of each kind, and a line of figures a kind."""
+"""`python -m helpers.fuzzing ROUNDS`, in spec_tests: so many damaged inputs of each kind, a line of figures a kind."""
 
 from __future__ import annotations
 
