@@ -67,10 +67,11 @@ def test_a_graph_takes_the_sizes_that_it_was_made_for() -> None:
     assert not graph.takes([torch.ones(7, 3), torch.ones(7)])
 
 
-def test_graphs_are_shared_by_sizes_and_parameters() -> None:
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_graphs_are_shared_by_sizes_and_parameters(runtime: str) -> None:
+    pytest.importorskip(runtime)
     pytest.importorskip("onnxscript")
-    target = detr_conformance.onnxruntime(some(), name="deployed")
+    target = getattr(detr_conformance, runtime)(some(), name="deployed")
     assert (target.name, target.features) == ("deployed", ())
     build: Any = target.provides["feed_forward"]
     for rows in (3, 5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from detr_conformance.harness.suite_test import SuiteTest, decide
 from detr_conformance.reporting.report import build_report
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import verdict_line
+from detr_conformance.running.runner import suite_command
 from detr_conformance.topics.deformable_attention.cases.core import drawn_cases, everywhere, inside
 from detr_reference import ms_deform_attn
 from helpers.places import ROOT
@@ -137,3 +139,7 @@ def test_the_report_and_the_verdict_line_say_what_was_left_out() -> None:
     assert said.endswith("; few shapes: 3 of ms_deform_attn, 4 cases left out")
     plain = [{key: each[key] for key in each if key not in ("forms", "left_out")} for each in results()]
     assert build_report(plain, {}, target="mine", selection=Selection())["few_shapes"] == {}
+
+
+def test_the_option_reaches_the_suite(tmp_path: Path) -> None:
+    assert "--detr-shapes=few" in suite_command("mine", Selection(shapes="few"), tmp_path / "events")
