@@ -76,26 +76,26 @@ class AdaptedDeformableDetr(nn.Module):
         # Each head by the name under which the model calls it; in front, so that stages are named so.
         self.class_heads, self.box_heads = (nn.ModuleList(_called(detector, kind)) for kind in ("class", "bbox"))
         self.detector = detector
-        self.detector.loss_function = self._keep
-        self.predictions: dict[str, Tensor] = {}
+        self.detector.loss_function = _keep
 
     def forward(self, images: Images, mask: Mask) -> dict[str, Tensor]:
         check_images(images, mask)
         found = self.detector(images, pixel_mask=(~mask).long(), labels=[])
-        predictions, self.predictions = self.predictions, {}
+        predictions: dict[str, Tensor] = _this_thread.__dict__.pop("predictions")
         if self.detector.config.two_stage:
             predictions["enc_logits"] = found.enc_outputs_class
             predictions["enc_boxes"] = found.enc_outputs_coord_logits.sigmoid()
         return predictions
 
-    def _keep(self, *arguments: Any) -> tuple[None, None, None]:
-        """A loss function: it is given the predictions of all layers."""
-        *_, logits, boxes = arguments
-        self.predictions = {"pred_logits": logits, "pred_boxes": boxes}
-        return None, None, None
-
     def spec_parameters(self) -> Parts:
         return parts(self.detector, self.table)
+
+
+def _keep(*arguments: Any) -> tuple[None, None, None]:
+    """A loss function: it is given the predictions of all layers."""
+    *_, logits, boxes = arguments
+    _this_thread.predictions = {"pred_logits": logits, "pred_boxes": boxes}
+    return None, None, None
 
 
 @contextmanager
