@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from filling import excerpts, speed, training, verdicts
+from filling import elsewhere, excerpts, speed, training, verdicts
 from filling.runs import MAKE
 from filling.saved import ROOT
 
@@ -35,6 +35,7 @@ PLACES: dict[str, Callable[[], str]] = {
     "verdicts": verdicts.in_short,
     "targets": verdicts.blocks,
     "detectors": verdicts.detectors,
+    "elsewhere": elsewhere.elsewhere,
     "causes": verdicts.causes,
     "chapters": verdicts.chapters,
     "kill-rates": verdicts.kill_rates,

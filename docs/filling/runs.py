@@ -21,6 +21,7 @@ from filling.saved import ROOT, RUNS, make_small
 EXAMPLE = "docs/examples/grid_sample_kernel.py"
 PORT = "docs/examples/ported_dino.py"
 SMOKE = "make smoke"
+RUNNER = "detr-spec check --runner build/runner"
 
 # What detectors are made of (chapters 1 to 9), and what is made of it (from chapter 11 on).
 BLOCKS = [name for name, operation in OPERATIONS.items() if operation.chapters[0] < "10"]
@@ -69,6 +70,10 @@ COMMANDS = {
     "ported-dino": Command(f"detr-spec check {PORT}:target --operation dino", status=1, shown=True),
     "training-check": Command(f"detr-spec check {EXAMPLE}:target --profile training", shown=True),
     "torch": Command("detr-spec check torch"),
+    "numpy-core": Command("detr-spec check numpy-core --jobs 2"),
+    "jax-core": Command("detr-spec check jax-core --shapes few --jobs 2"),
+    "jax-core-jitted": Command("detr-spec check jax-core-jitted --shapes few --jobs 2"),
+    "onnxruntime": Command("detr-spec check onnxruntime --shapes few --jobs 2"),
     "transformers": Command(f"detr-spec check transformers --jobs 2{_asking_for(BLOCKS)}"),
     "transformers-detectors": Command(f"detr-spec check transformers --jobs 2{_asking_for(DETECTORS)}"),
     "bench": Command(
@@ -104,6 +109,15 @@ def _smoke() -> None:
         make_small(RUNS / f"smoke-{picture}.png")
 
 
+def _runner() -> None:
+    """The runner in C++, compiled as the Makefile says, and its verdict."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    source = "docs/examples/cpp_runner/runner.cpp"
+    compiler = os.environ.get("CXX", "g++")
+    subprocess.run([compiler, "-std=c++17", "-O2", "-o", "build/runner", source], cwd=ROOT, check=True)
+    Command(RUNNER).run("cpp-runner")
+
+
 def _script(name: str) -> None:
     """One of docs/*.py, which saves its own result."""
     subprocess.run([sys.executable, f"docs/{name}.py"], cwd=ROOT, check=True)
@@ -112,6 +126,7 @@ def _script(name: str) -> None:
 # `docs/overfit.py` is not among them: it needs photographs.
 MAKE: dict[str, Callable[[], None]] = {
     **{name: partial(command.run, name) for name, command in COMMANDS.items()},
+    "cpp-runner": _runner,
     "smoke": _smoke,
     "dry-run": partial(_script, "dry_run"),
     "full-size": partial(_script, "full_size"),

@@ -15,13 +15,13 @@ from detr_conformance.adapters.onnx_runtime import Graph
 from detr_conformance.harness.subject import Settings
 from detr_conformance.running.trial import trials
 from detr_conformance.targets import numpy_core
-from detr_conformance.targets.onnx_forms import by_gathering
+from detr_conformance.targets.onnx_forms import by_gathering, by_grid_sample
 from detr_conformance.targets.reference import reference
 from detr_reference import FeedForward, FeedForwardConfig, refine_boxes
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
-FEW = Settings(few_shapes=True, shrink=False)
+FEW = Settings("smoke", few_shapes=True, shrink=False)
 CONFIG = FeedForwardConfig(embed_dim=4, feedforward_dim=6)
 
 
@@ -82,17 +82,30 @@ def test_graphs_are_shared_by_sizes_and_parameters(runtime: str) -> None:
     assert [len(graphs) for graphs in exported_once.graphs.values()] == [1]
 
 
-def test_an_exported_core_is_right_and_one_with_another_border_is_rejected() -> None:
+@pytest.mark.parametrize(
+    ("form", "core", "static"), [("gather", by_gathering, ()), ("grid_sample", by_grid_sample, (1, 2))]
+)
+def test_an_exported_core_is_right_and_one_with_another_border_is_rejected(form: str, core: Any, static: Any) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from detr_conformance.targets import onnx_cores
 
     def clamped(value: Any, shapes: Any, starts: Any, locations: Any, weights: Any) -> Any:
-        return by_gathering(value, shapes, starts, locations.clamp(0, 1), weights)
+        return core(value, shapes, starts, locations.clamp(0, 1), weights)
 
-    assert failed(onnx_cores.gather, "MSDA-15") == []
-    wrong = detr_conformance.onnxruntime(Target("wrong", {"ms_deform_attn": clamped}, features=()))
+    assert failed(getattr(onnx_cores, form), "MSDA-15") == []
+    wrong = detr_conformance.onnxruntime(Target("wrong", {"ms_deform_attn": clamped}, features=()), static=static)
     assert failed(wrong, "MSDA-15") == ["test_zeros_beyond_the_border"]
+
+
+@pytest.mark.parametrize("make", [lambda target: compiled(target, backend="aot_eager"), exported])
+def test_what_is_compiled_or_exported_from_a_wrong_one_is_rejected(make: Callable[[Target], Target]) -> None:
+    def added(reference: Tensor, offsets: Tensor) -> Tensor:
+        return reference + offsets.sigmoid()
+
+    right, wrong = Target("right", {"refine_boxes": refine_boxes}), Target("wrong", {"refine_boxes": added})
+    assert failed(make(right), "SEL-41") == []
+    assert failed(make(wrong), "SEL-41") != []
 
 
 def test_numpy_is_right_and_with_a_slope_of_the_other_axis_is_rejected() -> None:
@@ -106,13 +119,14 @@ def test_numpy_is_right_and_with_a_slope_of_the_other_axis_is_rejected() -> None
     assert failed(Target("wrong", provides), "MSDA-29") == ["test_gradient_of_the_locations"]
 
 
-def test_jax_is_right_and_with_rows_for_columns_is_rejected() -> None:
+@pytest.mark.parametrize("jit", [True, False])
+def test_jax_is_right_and_with_rows_for_columns_is_rejected(jit: bool) -> None:
     pytest.importorskip("jax")
     from detr_conformance.targets import jax_core
 
     def turned(value: Any, shapes: Any, starts: Any, locations: Any, weights: Any) -> Any:
         return jax_core.ms_deform_attn(value, shapes, starts, locations[..., ::-1], weights)
 
-    assert failed(jax_core.jitted, "MSDA-6") == []
-    wrong = Target("wrong", {"ms_deform_attn": detr_conformance.from_jax(turned, jit=True)})
+    assert failed(jax_core.jitted if jit else jax_core.eager, "MSDA-6") == []
+    wrong = Target("wrong", {"ms_deform_attn": detr_conformance.from_jax(turned, jit=jit)})
     assert failed(wrong, "MSDA-6") == ["test_x_before_y"]
