@@ -21,7 +21,7 @@ from detr_conformance.isolation.protocol import PROTOCOL
 
 STARTS = 21  # after so many ends a target is not started again
 LONGEST_LINE = 1 << 26
-LAST_WORDS = 12
+LAST_WORDS, LAST_BYTES = 12, 1 << 20
 PATIENCE = 2.0  # seconds for an end that was asked for
 Answers = queue.SimpleQueue[Any]
 Outbox = queue.SimpleQueue[bytes | None]
@@ -153,7 +153,9 @@ class Process:
         return Died(f"the target's process {how} {when}", how, self._said())
 
     def _said(self) -> str:
-        lines = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
+        with self.errors.open("rb") as file:
+            file.seek(max(0, self.errors.stat().st_size - LAST_BYTES))
+            lines = file.read(LAST_BYTES).decode(errors="replace").splitlines()
         fatal = next((number for number, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
         said = lines[-LAST_WORDS:] if fatal is None else lines[fatal : fatal + LAST_WORDS]
         return "\n".join(["the last that it wrote:", *said]) if said else ""

@@ -92,6 +92,6 @@ def nothing_kept(after: str) -> Iterator[None]:
 
 
 def _tensors_alive() -> int:
-    elsewhere = tensors_alive_elsewhere()
-    gc.collect()
-    return elsewhere + sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+    gc.collect()  # first, since what is dropped here lets go of its counterparts in the target's process
+    here = sum(issubclass(type(each), Tensor) for each in gc.get_objects())
+    return here + tensors_alive_elsewhere()
