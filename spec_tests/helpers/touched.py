@@ -20,6 +20,7 @@ ABOUT = {
     "evidence": ("harness", "commands"),
     "isolation": ("harness",),
     "harness": ("harness", "every_block"),
+    "recording": ("commands",),
     "running": ("harness", "commands"),
     "reporting": ("reports", "commands"),
     "cli": ("commands",),

@@ -35,7 +35,7 @@ from detr_conformance.operations import OPERATIONS
 PRECISE = (8, 8.0)
 STRUCTURAL = (4, 16.0)
 OF_MANY = (8, 16.0)
-MANY = 2_000  # elements of a module's tensors of samples, of which four runs find some far too steady by chance
+MANY = 2_000  # elements of an input with reference points, of which four runs find some far too steady by chance
 PART = "output:"  # before the name of one of several outputs
 REMEMBERED = 4000  # small cases: some tens of megabytes
 
@@ -270,7 +270,7 @@ def _expect(
     made = reference_callable(operation, case, tried)
     if half and hasattr(made, "core"):
         made.core = half_coordinates
-    many = "reference_points" in case.tensors and any(each.numel() > MANY for each in right.values())
+    many = "reference_points" in case.tensors and max(t.numel() for t in inputs_of(operation, case).values()) > MANY
     runs, deviations = PRECISE if precise else OF_MANY if many else STRUCTURAL
     spreads = spread(
         lambda: _results(operation, made, case, tried, backward),

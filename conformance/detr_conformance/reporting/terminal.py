@@ -69,7 +69,7 @@ def verdict_line(report: Report) -> Text:
 
 
 def _as_far_as_asked(report: Report) -> str:
-    asked = report["environment"].get("clauses", ())
+    asked = report.get("environment", {}).get("clauses", ())
     return f" to {', '.join(asked)} alone" if 0 < len(asked) <= FEW else f" to {len(asked)} clauses" if asked else ""
 
 
