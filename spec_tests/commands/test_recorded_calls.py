@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detr_conformance import TargetError
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.case_files import CaseFileError, write_case
+from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
 from detr_conformance.recording.calls import read_calls
 from detr_conformance.recording.recorder import record
 from detr_reference import FeedForward, FeedForwardConfig, ms_deform_attn
@@ -126,11 +126,29 @@ def test_what_cannot_be_recorded(tmp_path: Path) -> None:
         record(torch.add, tmp_path)
     with pytest.raises(TargetError, match="say config="):
         record(nn.Linear(2, 2), tmp_path, operation="feed_forward")
+    with pytest.raises(TargetError, match=r"described by detr_reference\.FeedForwardConfig"):
+        record(nn.Linear(2, 2), tmp_path, operation="feed_forward", config={"embed_dim": 2}, state_dict={})
+    with pytest.raises(TargetError, match="did you mean 'feed_forward'"):
+        record(nn.Linear(2, 2), tmp_path, operation="feed_foward")
     value, _, _, locations, weights = arguments(4)
     names = {**NAMES, "places": "positions"}
     recorded = record(Core(), tmp_path, operation="ms_deform_attn", names=names)
     with pytest.raises(TargetError, match=r"no sampling_locations; its arguments are v, sizes, places, .*names="):
         recorded(value, list(LEVELS), locations, weights, 64)
+
+
+def test_parameters_are_those_of_the_call(tmp_path: Path) -> None:
+    config = FeedForwardConfig(embed_dim=4, feedforward_dim=6)
+    module = FeedForward(config)
+    for state in (module.state_dict(), module.state_dict):
+        with record(module, tmp_path, operation="feed_forward", config=config, state_dict=state, every=1) as recorded:
+            module(torch.ones(1, 1, 4))
+            with torch.no_grad():
+                next(module.parameters()).add_(1)
+            module(torch.ones(1, 1, 4))
+        name = "parameter:" + next(name for name, _ in module.named_parameters())
+        before, after = (read_case(path)[0][name] for path in recorded.saved)
+        assert torch.allclose(after, before + 1)
 
 
 # -- how they are judged --------------------------------------------------------------------------------------

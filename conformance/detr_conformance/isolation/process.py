@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from detr_conformance.isolation.protocol import PROTOCOL
 
+STARTING = 60.0  # seconds for the greeting, whatever a call may take
 STARTS = 21  # after so many ends a target is not started again
 LONGEST_LINE = 1 << 26
 LAST_WORDS, LAST_BYTES = 12, 1 << 20
@@ -98,7 +99,7 @@ class Process:
         self.outbox, self.unasked = queue.SimpleQueue(), None
         Thread(target=self._listen, args=(self.popen, self.waiting), daemon=True).start()
         Thread(target=_write, args=(self.popen.stdin, self.outbox), daemon=True).start()
-        answer = self._wait(hello, max(60.0, self.limits.seconds), "when it was started")
+        answer = self._wait(hello, max(STARTING, self.limits.seconds), "when it was started")
         if answer.get("message") == "refused":
             raise Refused(str(answer.get("reason")))
         if answer.get("message") != "hello" or answer.get("protocol") != PROTOCOL:
@@ -131,8 +132,11 @@ class Process:
             answer = answers.get(timeout=seconds)
         except queue.Empty:
             self.end()
+            hint = ", before it had greeted; is its first line flushed?" if "started" in when else ""
             raise Died(
-                f"the target's process gave no answer within {seconds:g} s and was ended", "no answer", self._said()
+                f"the target's process gave no answer within {seconds:g} s and was ended{hint}",
+                "no answer",
+                self._said(),
             ) from None
         if isinstance(answer, Garbage):
             self.end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -18,6 +20,7 @@ from detr_conformance.recording.calls import write_call
 from detr_conformance.target import TargetError
 
 EVERY, MOST = 100, 50
+Parameters = Mapping[str, Tensor] | Callable[[], Mapping[str, Tensor]]
 
 
 class Recording:
@@ -34,7 +37,7 @@ class Recording:
         folder: Path,
         operation: str,
         names: Mapping[str, str],
-        fixed: Mapping[str, Tensor],
+        parameters: Parameters,
         options: Mapping[str, str],
         every: int,
         most: int,
@@ -43,7 +46,7 @@ class Recording:
         self.function = what.forward if isinstance(what, nn.Module) else what
         self.signature = inspect.signature(self.function)
         self.folder, self.operation, self.names = folder, operation, names
-        self.fixed, self.options, self.every, self.most = fixed, options, every, most
+        self.parameters, self.options, self.every, self.most = parameters, options, every, most
         self.calls, self.largest = 0, -1
         self.saved: list[Path] = []
         if isinstance(what, nn.Module):
@@ -93,7 +96,9 @@ class Recording:
         settings = {name: json.dumps(ours[name]) for name in about.settings if isinstance(ours.get(name), _PLAIN)}
         dense = all(tensor.is_contiguous() for tensor in tensors.values() if tensor.is_floating_point())
         layout = "contiguous" if dense else "transposed"
-        return Case({**tensors, **self.fixed}, layout, options={**self.options, **settings})
+        state = self.parameters() if callable(self.parameters) else self.parameters
+        tensors |= {PARAMETER + name: tensor for name, tensor in state.items()}
+        return Case(tensors, layout, options={**self.options, **settings})
 
     # -- until when -------------------------------------------------------------------------------------------
 
@@ -119,7 +124,7 @@ def record(
     operation: str | None = None,
     names: Mapping[str, str] | None = None,
     config: Any = None,
-    state_dict: Mapping[str, Tensor] | None = None,
+    state_dict: Parameters | None = None,
     every: int = EVERY,
     most: int = MOST,
 ) -> Recording:
@@ -137,7 +142,8 @@ def record(
         operation: which operation of the spec it is; by default the one of the function's name.
         names: the caller's argument names -> the operation's, where they differ. Other arguments are left out.
         config: of an operation that is a module: the reference's configuration.
-        state_dict: of an operation that is a module: its parameters under the reference's names.
+        state_dict: of an operation that is a module: its parameters under the reference's names, as they are at each
+            call; a function that returns them where they are not the same tensors all the time.
         every, most: every how many calls one is saved, and how many at most.
 
     Returns:
@@ -147,15 +153,19 @@ def record(
         TargetError: no such operation, or a module without its configuration; at the first call: an argument of the
             operation is missing.
     """
-    name = operation or getattr(what, "__name__", type(what).__name__)
+    name = operation or str(getattr(what, "__name__", type(what).__name__))
     if name not in OPERATIONS:
-        raise TargetError(f"{name!r} is no operation; say operation=... one of: {', '.join(OPERATIONS)}")
+        close = difflib.get_close_matches(name, OPERATIONS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"say operation=... one of: {', '.join(OPERATIONS)}"
+        raise TargetError(f"{name!r} is no operation; {hint}")
     about = OPERATIONS[name]
     if about.kind == "module" and (config is None or state_dict is None):
         raise TargetError(f"{name} is a module: say config=... and state_dict=..., in the reference's form")
-    fixed = {PARAMETER + key: tensor.detach().cpu().clone() for key, tensor in (state_dict or {}).items()}
-    options = {} if config is None else {key: json.dumps(value) for key, value in vars(config).items()}
-    return Recording(what, Path(folder), name, names or {}, fixed, options, max(1, every), most)
+    if config is not None and not dataclasses.is_dataclass(config):
+        wanted = (about.config or "").rpartition(":")[2]
+        raise TargetError(f"config is a {type(config).__name__}; {name} is described by detr_reference.{wanted}")
+    options = {key: json.dumps(value) for key, value in vars(config).items()} if config is not None else {}
+    return Recording(what, Path(folder), name, names or {}, state_dict or {}, options, max(1, every), most)
 
 
 def _tensor(value: Any) -> Tensor:

@@ -137,7 +137,11 @@ def _verdict(
     if unworded:
         return "error", f"tests name clauses that no chapter has: {', '.join(sorted(unworded))}"
     if not any(result["outcome"] in ("pass", "fail") for result in said.results):
-        return "error", "nothing was exercised: no test of the selection applies to what the target provides"
+        provided = ", ".join(said.info.get("provides", ())) or "nothing"
+        return (
+            "error",
+            f"nothing was exercised: no test of the selection applies to what the target provides, {provided}",
+        )
     unknown = sorted({entry.clause for entry in deviations} - set(clauses))
     if unknown:
         return "fail", f"the deviation file names clauses that are not in force: {', '.join(unknown)}"

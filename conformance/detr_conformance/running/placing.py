@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+from pathlib import Path
 
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.running.loaders import load_target
@@ -39,5 +41,11 @@ def words_of(command: str) -> list[str]:
     if not words:
         raise TargetError("the command that starts the runner is empty")
     if shutil.which(words[0]) is None:
-        raise TargetError(f"the runner does not start: there is no program {words[0]!r}")
+        there = Path(words[0])
+        why = f"there is no program {words[0]!r}"
+        if there.is_file() and not os.access(there, os.X_OK):
+            why = f"{words[0]!r} may not be executed; chmod +x, or name the interpreter before it"
+        elif there.is_file():
+            why += f"; did you mean './{words[0]}'?"
+        raise TargetError(f"the runner does not start: {why}")
     return words

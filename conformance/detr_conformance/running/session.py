@@ -96,6 +96,9 @@ class Session:
                 raise SetupError(f"unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
             if operation not in target.provides:
                 raise SetupError(f"target {target.name!r} does not provide {operation!r}")
+        if recorded is not None and not {operation for operation, *_ in recorded} & set(target.provides):
+            found = ", ".join(sorted({operation for operation, *_ in recorded}))
+            raise SetupError(f"{options.detr_calls} has calls of {found}; {target.name!r} provides none of that")
         session = Session(
             target=target,
             selection=selection,
