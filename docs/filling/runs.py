@@ -71,7 +71,7 @@ COMMANDS = {
     "training-check": Command(f"detr-spec check {EXAMPLE}:target --profile training", shown=True),
     "torch": Command("detr-spec check torch"),
     "numpy-core": Command("detr-spec check numpy-core --jobs 2"),
-    "jax-core": Command("detr-spec check jax-core --shapes few --jobs 2"),
+    "jax-core": Command("detr-spec check jax-core --shapes few --jobs 2 --dtype float32"),
     "jax-core-jitted": Command("detr-spec check jax-core-jitted --shapes few --jobs 2"),
     "onnxruntime": Command("detr-spec check onnxruntime --shapes few --jobs 2"),
     "transformers": Command(f"detr-spec check transformers --jobs 2{_asking_for(BLOCKS)}"),
