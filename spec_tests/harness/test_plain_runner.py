@@ -26,6 +26,7 @@ from detr_conformance.target import Target, TargetError
 from detr_reference.feed_forward.config import FeedForwardConfig
 from helpers.commands import run
 from helpers.places import ROOT
+from helpers.runners.hostile import HELLO as GREETING
 from helpers.runners.hostile import KINDS
 from helpers.suite_options import suite_options
 
@@ -231,16 +232,7 @@ def test_more_arguments_than_there_are_names_are_noticed() -> None:
 
 # -- what does not start --------------------------------------------------------------------------------------
 
-HELLO = {
-    "message": "hello",
-    "protocol": 1,
-    "name": "mine",
-    "holds": False,
-    "operations": {"ms_deform_attn": None},
-    "devices": ["cpu"],
-    "dtypes": ["float32"],
-    "features": [],
-}
+HELLO = GREETING | {"name": "mine", "features": []}
 
 
 @pytest.mark.parametrize(

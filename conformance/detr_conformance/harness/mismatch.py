@@ -40,6 +40,11 @@ class Mismatch(AssertionError):
     def __str__(self) -> str:
         return self.message
 
+    def told(self, detail: str) -> dict[str, str | None]:
+        """What a result event says of it beside the message."""
+        parts = {name: getattr(self, name) for name in ("where", "expected", "got", "limit", "count")}
+        return parts | {"detail": detail}
+
 
 class Raised(Mismatch):
     """The target raised an exception where the clause asks for a result."""

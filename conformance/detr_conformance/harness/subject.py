@@ -32,11 +32,11 @@ class Calls:
     """Recorded calls, which are judged in the place of the suite's own cases.
 
     Attributes:
-        of: the calls by operation and dtype.
+        cases: those of the subject's operation and dtype.
         smaller: parts of a call that are calls too.
     """
 
-    of: Mapping[tuple[str, str], Sequence[Case]]
+    cases: Sequence[Case]
     smaller: Callable[[Case], Iterator[Case]]
 
 

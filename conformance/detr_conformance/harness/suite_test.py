@@ -138,7 +138,7 @@ def decide_calls(subject: Subject, test: SuiteTest, calls: Calls) -> None:
     def check(case: Case) -> float | None:
         return subject.judged(test.property, case)
 
-    for call in calls.of.get((subject.operation, subject.dtype), ()):
+    for call in calls.cases:
         if call.size > LARGEST_CALL and not test.costly:
             continue
         try:

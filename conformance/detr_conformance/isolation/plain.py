@@ -21,6 +21,7 @@ from detr_conformance.isolation.wire import (
     Described,
     WireError,
     as_bytes,
+    layout_of,
     plain_bytes,
     read_storages,
     view_of,
@@ -154,18 +155,8 @@ def packed(given: Mapping[str, Given]) -> tuple[dict[str, torch.UntypedStorage],
         if storage._cdata not in names:
             names[storage._cdata] = f"s{len(names)}"
             storages[names[storage._cdata]] = storage
-        described.append(
-            {
-                "id": name,
-                "storage": names[storage._cdata],
-                "dtype": str(each.tensor.dtype).removeprefix("torch."),
-                "shape": list(each.tensor.shape),
-                "stride": list(each.tensor.stride()),
-                "offset": each.tensor.storage_offset(),
-                "requires_grad": each.requires_grad,
-                "leaf": each.leaf,
-            }
-        )
+        layout = layout_of(each.tensor, name, names[storage._cdata])
+        described.append(layout | {"requires_grad": each.requires_grad, "leaf": each.leaf})
     return storages, described
 
 

@@ -40,7 +40,7 @@ def storage_of(content: Tensor, device: str) -> torch.UntypedStorage:
     return content.to(device, copy=True).untyped_storage()
 
 
-def describe(tensor: Tensor, name: str, storage: str) -> Described:
+def layout_of(tensor: Tensor, name: str, storage: str) -> Described:
     """What the other side needs to make a view of the storage that is laid out like this tensor."""
     return {
         "id": name,
@@ -49,6 +49,12 @@ def describe(tensor: Tensor, name: str, storage: str) -> Described:
         "shape": list(tensor.shape),
         "stride": list(tensor.stride()),
         "offset": tensor.storage_offset(),
+    }
+
+
+def describe(tensor: Tensor, name: str, storage: str) -> Described:
+    """Its layout, where it is, and how autograd knows it."""
+    return layout_of(tensor, name, storage) | {
         "device": str(tensor.device),
         "requires_grad": tensor.requires_grad,
         "leaf": tensor.is_leaf,

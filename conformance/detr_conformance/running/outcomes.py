@@ -107,14 +107,7 @@ def _failure(
     event |= {
         "outcome": "fail",
         "message": mismatch.message,
-        "failure": {
-            "where": mismatch.where,
-            "expected": mismatch.expected,
-            "got": mismatch.got,
-            "limit": mismatch.limit,
-            "count": mismatch.count,
-            "detail": "\n".join(details),
-        },
+        "failure": mismatch.told("\n".join(details)),
         "case_file": path,
     }
     clauses = load_clauses()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from detr_conformance.evidence.clauses import load_clauses
+from detr_conformance.harness.case import Case
 from detr_conformance.harness.case_files import CaseFileError, read_case
 from detr_conformance.harness.few_shapes.budget import Forms
 from detr_conformance.harness.subject import Calls, Settings, Subject
@@ -54,6 +55,7 @@ class Session:
     dtypes: tuple[str, ...]
     replayed_test: str | None = None
     recorded: Sequence[Call] | None = None
+    calls: dict[tuple[str, str], list[Case]] = field(default_factory=dict)
     forms: dict[tuple[str, str, str], Forms] = field(default_factory=dict)
 
     @staticmethod
@@ -174,10 +176,17 @@ class Session:
             forms=self._forms_of(parameter),
         )
         if self.recorded is not None:
-            about = parameter.operation, parameter.dtype
-            calls = [prepared(subject, case) for *of, case in self.recorded if tuple(of) == about]
-            subject.settings = replace(self.settings, calls=Calls({about: calls}, parts_of_call))
+            subject.settings = replace(
+                self.settings, calls=Calls(self._calls_of(subject, self.recorded), parts_of_call)
+            )
         return subject
+
+    def _calls_of(self, subject: Subject, recorded: Sequence[Call]) -> list[Case]:
+        """Those of its operation and dtype, made ready once for all tests."""
+        about = subject.operation, subject.dtype
+        if about not in self.calls:
+            self.calls[about] = [prepared(subject, case) for *of, case in recorded if tuple(of) == about]
+        return self.calls[about]
 
     def _forms_of(self, parameter: Parameter) -> Forms | None:
         """Those of the run's calls, where few are allowed; of one replayed case none is left out."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from detr_conformance.harness.mismatch import Mismatch, check_form, compare, compare_exactly
 from detr_conformance.reporting.events import Event
+from detr_conformance.reporting.json_file import finite_or_none
 from detr_conformance.vectors.reading import Vectors, VectorsError
 from detr_conformance.vectors.store import StoreError, read_outputs
 from detr_conformance.vectors.vector import GRADIENT, STAGE
@@ -189,7 +190,7 @@ def _result(about: Entry, test: str, operation: str, dtype: str, verdict: Verdic
         "dtype": dtype,
         "feature": about["feature"],
         "outcome": "pass",
-        "worst_error_ratio": _told(verdict.ratio),
+        "worst_error_ratio": finite_or_none(verdict.ratio),
         "mismatches": 0 if verdict.exact else None,
         "cases": len(verdict.judged),
         "message": f"judged in part: {about['words'][0]}" if about["words"] else None,
@@ -209,14 +210,7 @@ def _result(about: Entry, test: str, operation: str, dtype: str, verdict: Verdic
     return event | {
         "outcome": "fail",
         "message": f"{first}: {mismatch.message}",
-        "failure": {
-            "where": mismatch.where,
-            "expected": mismatch.expected,
-            "got": mismatch.got,
-            "limit": mismatch.limit,
-            "count": mismatch.count,
-            "detail": f"vector {first}" + (f"; also {others}" if others else ""),
-        },
+        "failure": mismatch.told(f"vector {first}" + (f"; also {others}" if others else "")),
     }
 
 
@@ -228,9 +222,3 @@ def _unjudged(manifest: Entry, verdicts: Mapping[tuple[str, str, str], Verdict],
                 said = about["words"][0] if about["words"] else "left out for its size"
                 empty = _result(about, test, operation, "-", Verdict(judged={"-"}), True)
                 yield empty | {"outcome": "not-exercised", "cases": 0, "message": f"no vector says this: {said}"}
-
-
-def _told(ratio: float | None) -> float | None:
-    """JSON holds no infinity."""
-    rounded = None if ratio is None else float(f"{ratio:.4g}")
-    return rounded if rounded is not None and rounded != float("inf") else None

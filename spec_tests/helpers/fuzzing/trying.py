@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.fuzzing.damage import damaged
+from helpers.fuzzing.damage import OUTSIDE, damaged
 
 SECONDS = 10  # after which one input counts as a hang
 Read = Callable[[Path], None]
@@ -74,7 +74,7 @@ def fuzz(reader: Reader, rounds: int, seed: int = 0, show: Callable[[int], None]
             for each, content in files.items():
                 (folder / each).write_bytes(content)
             outcome = _tried(reader, folder)
-            if [each.name for each in Path(around).iterdir()] != ["given"] or Path("/tmp/outside").exists():
+            if [each.name for each in Path(around).iterdir()] != ["given"] or Path(OUTSIDE).exists():
                 outcome = "wrote outside"
         found.counts[outcome] += 1
         if outcome not in ("read", "refused"):
