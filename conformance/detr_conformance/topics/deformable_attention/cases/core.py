@@ -83,29 +83,38 @@ def inside(fill: Filler, s: Structure) -> Tensor:
 
 def border(fill: Filler, s: Structure) -> Tensor:
     """At least one coordinate in (-1, 0) or (size - 1, size), where corners are missing."""
-    depth = fill.uniform(0.1, 0.9, *s.samples, 2)
-    low = fill.chance(0.5, *s.samples, 2)
-    band = torch.where(low, -depth, s.sizes() - 1 + depth)
-    use = fill.chance(0.5, *s.samples, 2)
-    use[..., 0] |= ~use[..., 1]
-    return torch.where(use, band, inside(fill, s))
+    return _border(fill, s, inside(fill, s))
 
 
 def outside(fill: Filler, s: Structure) -> Tensor:
     """At least one coordinate beyond [-1, size], near enough to reach a neighbouring row or level by a wrong index."""
-    distance = fill.uniform(0.25, 3.0, *s.samples, 2)
-    low = fill.chance(0.5, *s.samples, 2)
-    beyond = torch.where(low, -1 - distance, s.sizes() + distance)
-    use = fill.chance(0.5, *s.samples, 2)
-    use[..., 0] |= ~use[..., 1]
-    return torch.where(use, beyond, inside(fill, s))
+    return _outside(fill, s, inside(fill, s))
 
 
 def everywhere(fill: Filler, s: Structure) -> Tensor:
     """Mostly inside, some on the border, some outside."""
     where = fill.uniform(0, 1, *s.samples, 1)
-    within = torch.where(where < 0.6, inside(fill, s), border(fill, s))
-    return torch.where(where < 0.85, within, outside(fill, s))
+    within = inside(fill, s)
+    near = torch.where(where < 0.6, within, _border(fill, s, within))
+    return torch.where(where < 0.85, near, _outside(fill, s, within))
+
+
+def _border(fill: Filler, s: Structure, within: Tensor) -> Tensor:
+    depth = fill.uniform(0.1, 0.9, *s.samples, 2)
+    return _either(fill, s, within, -depth, s.sizes() - 1 + depth)
+
+
+def _outside(fill: Filler, s: Structure, within: Tensor) -> Tensor:
+    distance = fill.uniform(0.25, 3.0, *s.samples, 2)
+    return _either(fill, s, within, -1 - distance, s.sizes() + distance)
+
+
+def _either(fill: Filler, s: Structure, within: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """At least one coordinate is that of `low` or `high`, the other may be that of `within`."""
+    beyond = torch.where(fill.chance(0.5, *s.samples, 2), low, high)
+    use = fill.chance(0.5, *s.samples, 2)
+    use[..., 0] |= ~use[..., 1]
+    return torch.where(use, beyond, within)
 
 
 def one_cell(fill: Filler, s: Structure) -> Tensor:
@@ -133,11 +142,17 @@ def to_pixels(locations: Tensor, s: Structure) -> Tensor:
 
 
 def off_kinks(fill: Filler, s: Structure, pixels: Tensor, draw: Pixels) -> Tensor:
-    """Locations in the claimed dtype; those that quantisation moved onto a kink are drawn anew a few times."""
+    """Locations in the claimed dtype; those that quantisation moved onto a kink are drawn anew a few times.
+
+    On a side of one cell there is nothing between kinks to be drawn.
+    """
     locations = to_locations(pixels, s).to(fill.dtype)
+    avoidable = s.sizes() > 1
     for _ in range(4):
         quantised = to_pixels(locations, s)
-        kinked = ((quantised - quantised.round()).abs() < 0.02).any(-1, keepdim=True)
+        kinked = (((quantised - quantised.round()).abs() < 0.02) & avoidable).any(-1, keepdim=True)
+        if not kinked.any():
+            break
         locations = torch.where(kinked, to_locations(draw(fill, s), s).to(fill.dtype), locations)
     return locations
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import Case
+from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.deformable_attention.cases.core import pixels_of, structure_of
@@ -29,8 +30,7 @@ def agrees(subject: Subject, case: Case, precise: bool = False) -> None:
 
 
 def check_output(subject: Subject, output: Tensor, case: Case, precise: bool = False) -> None:
-    right = expectations(case, rounding_of(subject, precise), backward=False)["output"]
-    subject.compare("output", output, right.expected, right.limit)
+    _compare(subject, "output", output, expectations(case, rounding_of(subject, precise), backward=False)["output"])
 
 
 def gradients_agree(subject: Subject, case: Case, names: Iterable[str] = GRADIENTS, precise: bool = False) -> None:
@@ -45,10 +45,7 @@ def check_gradients(
     names: Iterable[str] = GRADIENTS,
     precise: bool = False,
 ) -> None:
-    right = expectations(case, rounding_of(subject, precise))
-    for name in names:
-        want = right[f"grad_{name}"]
-        subject.compare(f"grad_{name}", subject.gradient(name, gradients), want.expected, want.limit, want.interval)
+    _compare_gradients(subject, gradients, expectations(case, rounding_of(subject, precise)), names)
 
 
 def whole(subject: Subject, case: Case) -> None:
@@ -57,8 +54,20 @@ def whole(subject: Subject, case: Case) -> None:
         agrees(subject, case)
         return
     result = subject.run(case)
-    check_output(subject, result.output, case)
-    check_gradients(subject, result.gradients, case)
+    right = expectations(case, rounding_of(subject))
+    _compare(subject, "output", result.output, right["output"])
+    _compare_gradients(subject, result.gradients, right, GRADIENTS)
+
+
+def _compare(subject: Subject, name: str, got: Tensor, right: Expectation) -> None:
+    subject.compare(name, got, right.expected, right.limit, right.interval)
+
+
+def _compare_gradients(
+    subject: Subject, gradients: dict[str, Tensor | None], right: dict[str, Expectation], names: Iterable[str]
+) -> None:
+    for name in names:
+        _compare(subject, f"grad_{name}", subject.gradient(name, gradients), right[f"grad_{name}"])
 
 
 def exact_output(subject: Subject, case: Case) -> None:

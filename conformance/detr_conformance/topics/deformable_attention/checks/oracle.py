@@ -7,8 +7,9 @@ output and each gradient.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial, reduce
 
 import torch
 from torch import Tensor
@@ -113,8 +114,11 @@ class _Limits:
         value, shapes = case["value"].double(), case["spatial_shapes"]
         self.batch, self.cells, self.heads, self.channels = value.shape
         self.weights = case["attention_weights"].double()
-        self.size = shapes.flip(-1).double()[:, None, :]  # (level, 1, 2): W, H
-        self.shapes, self.starts = shapes, case["level_start_index"]
+        samples = self.weights.shape
+        self.size = shapes.flip(-1).double()[:, None, :].expand(*samples, 2)  # W, H
+        image = torch.arange(self.batch)[:, None, None, None, None]
+        self.first = (image * self.cells + case["level_start_index"][:, None]).expand(samples)  # cell of the level
+        self.head = torch.arange(self.heads)[:, None, None].expand(samples)
         self.table = torch.nn.functional.pad(value.reshape(-1, self.channels), (0, 0, 0, 1))
         locations = case["sampling_locations"].double()
         self.pixels = locations * self.size - 0.5
@@ -122,94 +126,90 @@ class _Limits:
         self.wobble = 4 * rounding.coordinates * self.scale
         reaches = (self.pixels > -2) & (self.pixels < self.size + 1)
         self.near_kink = ((self.pixels - self.pixels.round()).abs() <= self.wobble) & reaches
-        self.grad_output = None
+        self.grad_output: Tensor | None = None
         if "grad_output" in case.tensors:
             b, q, _ = case["grad_output"].shape
-            self.grad_output = case["grad_output"].double().view(b, q, self.heads, 1, 1, self.channels)
+            grad_output = case["grad_output"].double().view(b, q, self.heads, 1, 1, self.channels)
+            self.grad_output = grad_output.expand(*samples, self.channels)
 
     @cached_property
-    def views(self) -> list[_View]:
-        """The samples where they are, and, if one is near a kink, moved to either side in x and y."""
-        moves = [(0, 0)]
-        if self.near_kink.any():
-            moves += [(x, y) for x in (-1, 1) for y in (-1, 1)]
-        return [_View(self, self.pixels + self.wobble * torch.tensor(move)) for move in moves]
+    def here(self) -> _View:
+        """All samples where they are."""
+        return _View(self, self.pixels)
+
+    @cached_property
+    def moved(self) -> list[_View]:
+        """The samples near a kink, moved to either side in x and y."""
+        near = self.near_kink.any(-1)
+        if not near.any():
+            return []
+        pixels, wobble = self.pixels[near], self.wobble[near]
+        return [_View(self, pixels + wobble * torch.tensor((x, y)), near) for x in (-1, 1) for y in (-1, 1)]
+
+    def extreme(
+        self, of: Callable[[_View], Tensor], most: Callable[[Tensor, Tensor], Tensor] = torch.maximum
+    ) -> Tensor:
+        """The largest (or `most`) of what `of` says of a sample, over the places where it may be."""
+        result = of(self.here)
+        if self.moved:
+            near = self.near_kink.any(-1)
+            result = result.clone()
+            result[near] = reduce(most, map(of, self.moved), result[near])
+        return result
 
     def k(self, terms: Tensor | int) -> Tensor:
         return 4 + torch.as_tensor(terms, dtype=torch.float64).sqrt()
 
     def output(self) -> Tensor:
-        views = self.views
-        amount = torch.stack([v.magnitude() for v in views]).amax(0)
-        slope_x = torch.stack([v.slope(0) for v in views]).amax(0)
-        slope_y = torch.stack([v.slope(1) for v in views]).amax(0)
         a = self.weights.abs()[..., None]
+        amount, moved = self.extreme(lambda v: v.magnitude), self.extreme(lambda v: v.movement)
         terms = self.weights.shape[-2] * self.weights.shape[-1] * 4
-        spread = self._spread(
-            (a * amount).sum((-3, -2)), (a * (slope_x * self.cx + slope_y * self.cy)).sum((-3, -2)), terms
-        )
-        return spread.flatten(2)
+        return self._spread((a * amount).sum((-3, -2)), (a * moved).sum((-3, -2)), terms).flatten(2)
 
     def grad_weights(self) -> Tensor:
-        g = self._g().abs()
-        views = self.views
-        amount = torch.stack([(g * v.magnitude()).sum(-1) for v in views]).amax(0)
-        moved = torch.stack([(g * (v.slope(0) * self.cx + v.slope(1) * self.cy)).sum(-1) for v in views]).amax(0)
+        amount = self.extreme(lambda v: (v.g.abs() * v.magnitude).sum(-1))
+        moved = self.extreme(lambda v: (v.g.abs() * v.movement).sum(-1))
         return self._spread(amount, moved, 4 * self.channels)
 
     def grad_value(self) -> Tensor:
-        a, g = self.weights.abs()[..., None, None], self._g().abs()[..., None, :]
         amount = torch.zeros_like(self.table)
         moved = torch.zeros_like(self.table)
         count = torch.zeros(self.table.shape[0], dtype=torch.float64)
-        for view in self.views:
+        for view in (self.here, *self.moved):
             index = view.index.flatten()
-            share = view.share[..., None]
-            along = (view.share_y * self.scale[..., 0, None] + view.share_x * self.scale[..., 1, None])[..., None]
-            amount.index_add_(0, index, (a * g * share).flatten(0, -2))
-            moved.index_add_(0, index, (a * g * along).flatten(0, -2))
+            weighted = view.weighted.abs()[..., None, :]
+            scale_x, scale_y = view.of(self.scale).unbind(-1)
+            along = view.share_y * scale_x[..., None] + view.share_x * scale_y[..., None]
+            amount.index_add_(0, index, (weighted * view.share[..., None]).flatten(0, -2))
+            moved.index_add_(0, index, (weighted * along[..., None]).flatten(0, -2))
             count.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
         spread = self._spread(amount, moved, count[:, None].expand_as(amount))
         return spread[:-1].view(self.batch, self.cells, self.heads, self.channels)
 
     def grad_locations(self) -> tuple[Tensor, Tensor]:
         """Limit, and the lowest and highest derivative on the sides of the kinks nearby."""
-        a, g = self.weights[..., None], self._g()
         limits, lows, highs = [], [], []
-        views = self.views
+        twist = self.extreme(lambda v: (v.weighted.abs() * v.twist()).sum(-1))
         for axis in (0, 1):
-            exact = [self.size[..., axis] * (a * g * v.derivative(axis)).sum(-1) for v in views]
-            amount = torch.stack(
-                [self.size[..., axis] * (a * g).abs().mul(v.steepness(axis)).sum(-1) for v in views]
-            ).amax(0)
-            twist = torch.stack([self.size[..., axis] * (a * g).abs().mul(v.twist()).sum(-1) for v in views]).amax(0)
-            limits.append(self._spread(amount, twist * self.scale[..., 1 - axis], 4 * self.channels))
-            lows.append(torch.stack(exact).amin(0))
-            highs.append(torch.stack(exact).amax(0))
+            size, across = self.size[..., axis], self.scale[..., 1 - axis]
+            amount = self.extreme(partial(_View.sum_of_steepness, axis=axis))
+            limits.append(self._spread(size * amount, size * twist * across, 4 * self.channels))
+            exact = partial(_View.sum_of_derivatives, axis=axis)
+            lows.append(size * self.extreme(exact, torch.minimum))
+            highs.append(size * self.extreme(exact))
         return torch.stack(limits, -1), torch.stack((torch.stack(lows, -1), torch.stack(highs, -1)))
-
-    @property
-    def cx(self) -> Tensor:
-        return self.scale[..., 0, None]
-
-    @property
-    def cy(self) -> Tensor:
-        return self.scale[..., 1, None]
-
-    def _g(self) -> Tensor:
-        assert self.grad_output is not None
-        return self.grad_output
 
     def _spread(self, amount: Tensor, moved: Tensor, terms: Tensor | int) -> Tensor:
         return self.k(terms) * (self.rounding.arithmetic * amount + self.rounding.coordinates * moved)
 
 
 class _View:
-    """The samples of a case at given pixel coordinates: corners, shares, and sums over them."""
+    """Samples of a case at given pixel coordinates, all or the `chosen`: corners, shares, and sums over them."""
 
-    def __init__(self, limits: _Limits, pixels: Tensor) -> None:
-        width, height = limits.size.unbind(-1)
-        touches = ((pixels > -1) & (pixels < limits.size)).all(-1)
+    def __init__(self, limits: _Limits, pixels: Tensor, chosen: Tensor | None = None) -> None:
+        self._limits, self._chosen = limits, chosen
+        self.size = self.of(limits.size)
+        touches = ((pixels > -1) & (pixels < self.size)).all(-1)
         pixels = torch.where(touches[..., None], pixels, 0.0)
         corner = pixels.floor()
         fx, fy = (pixels - corner).unbind(-1)
@@ -217,41 +217,64 @@ class _View:
         self.share_x = torch.stack((1 - fx, fx, 1 - fx, fx), -1) * touches[..., None]
         self.share_y = torch.stack((1 - fy, 1 - fy, fy, fy), -1) * touches[..., None]
         self.share = self.share_x * self.share_y
-        image = torch.arange(limits.batch)[:, None, None, None, None] * limits.cells
-        head = torch.arange(limits.heads)[:, None, None]
-        index = []
-        for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            i, j = row + down, column + across
-            valid = touches & (i >= 0) & (i < height) & (j >= 0) & (j < width)
-            cell = image + limits.starts[:, None] + i * limits.shapes[:, 1, None] + j
-            index.append(torch.where(valid, cell * limits.heads + head, limits.table.shape[0] - 1))
-        self.index = torch.stack(index, -1)
-        self.corners = limits.table[self.index]  # (B, Q, M, L, P, 4, D)
+        self.index = torch.stack([self._row(row + i, column + j, touches) for i in (0, 1) for j in (0, 1)], -1)
+        self.corners = limits.table[self.index]  # (samples, 4, D)
 
+    def of(self, tensor: Tensor) -> Tensor:
+        """What a tensor with an entry for every sample of the case says of the view's samples."""
+        return tensor if self._chosen is None else tensor[self._chosen]
+
+    def _row(self, i: Tensor, j: Tensor, touches: Tensor) -> Tensor:
+        """Row of the table of values where cell (i, j) of each sample's level, image and head stands."""
+        limits = self._limits
+        width, height = self.size.long().unbind(-1)
+        valid = touches & (i >= 0) & (i < height) & (j >= 0) & (j < width)
+        cell = self.of(limits.first) + i * width + j
+        return torch.where(valid, cell * limits.heads + self.of(limits.head), limits.table.shape[0] - 1)
+
+    @cached_property
+    def weighted(self) -> Tensor:
+        """Attention weight times the gradient that arrives, (samples, D)."""
+        return self.of(self._limits.weights)[..., None] * self.g
+
+    @cached_property
+    def g(self) -> Tensor:
+        assert self._limits.grad_output is not None
+        return self.of(self._limits.grad_output)
+
+    @cached_property
     def magnitude(self) -> Tensor:
         """sum over corners of w |v|."""
         return (self.share[..., None] * self.corners.abs()).sum(-2)
 
-    def derivative(self, axis: int) -> Tensor:
-        """d sample / d pixel coordinate: axis 0 is x, 1 is y."""
+    @cached_property
+    def derivatives(self) -> tuple[Tensor, Tensor]:
+        """d sample / d pixel coordinate, by x and by y."""
         v1, v2, v3, v4 = self.corners.unbind(-2)
-        near, far = (self.share_y, ((v2 - v1), (v4 - v3))) if axis == 0 else (self.share_x, ((v3 - v1), (v4 - v2)))
-        return self._along(near, axis, *far)
+        return self._along(0, v2 - v1, v4 - v3), self._along(1, v3 - v1, v4 - v2)
 
-    def slope(self, axis: int) -> Tensor:
-        return self.derivative(axis).abs()
+    @cached_property
+    def movement(self) -> Tensor:
+        """How far the sampled value moves when both coordinates are wrong by their own size."""
+        scale = self.of(self._limits.scale)
+        by_x, by_y = self.derivatives
+        return by_x.abs() * scale[..., 0, None] + by_y.abs() * scale[..., 1, None]
 
-    def steepness(self, axis: int) -> Tensor:
+    def sum_of_derivatives(self, axis: int) -> Tensor:
+        return (self.weighted * self.derivatives[axis]).sum(-1)
+
+    def sum_of_steepness(self, axis: int) -> Tensor:
         """The same with every term positive."""
         v1, v2, v3, v4 = self.corners.abs().unbind(-2)
-        return self._along(*((self.share_y, 0, v1 + v2, v3 + v4) if axis == 0 else (self.share_x, 1, v1 + v3, v2 + v4)))
+        slope = self._along(axis, *((v1 + v2, v3 + v4) if axis == 0 else (v1 + v3, v2 + v4)))
+        return (self.weighted.abs() * slope).sum(-1)
 
     def twist(self) -> Tensor:
         """|d2 sample / dx dy|."""
         v1, v2, v3, v4 = self.corners.unbind(-2)
         return (v4 - v3 - v2 + v1).abs()
 
-    @staticmethod
-    def _along(share: Tensor, axis: int, first: Tensor, second: Tensor) -> Tensor:
-        other = 2 if axis == 0 else 1  # the corner that holds the second share across the axis
+    def _along(self, axis: int, first: Tensor, second: Tensor) -> Tensor:
+        """Two differences along an axis, weighted by their shares across it."""
+        share, other = (self.share_y, 2) if axis == 0 else (self.share_x, 1)
         return share[..., 0, None] * first + share[..., other, None] * second
