@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from detr_conformance.evidence.catalogue import covering_tests, mutants
-from detr_conformance.evidence.clauses import load_chapters, load_clauses
+from detr_conformance.evidence.clauses import load_chapters
+from detr_conformance.reporting.json_file import load_clauses
 from filling.runs import BLOCKS, DETECTORS
 from filling.saved import saved
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from hypothesis.strategies import SearchStrategy
 
 from detr_conformance.harness.case import Case, LazyCases, mixed_seed
-from detr_conformance.harness.drive import Cases, Failure, reduced, run_cases
+from detr_conformance.harness.drive import Cases, Failure, Undecided, reduced, run_cases
 from detr_conformance.harness.few_shapes.budget import LeftOut, NotTried
 from detr_conformance.harness.few_shapes.drawing import rounded
-from detr_conformance.harness.mismatch import Mismatch, SuiteError
+from detr_conformance.harness.mismatch import PLAIN, Mismatch, SuiteError, clause_of
 from detr_conformance.harness.subject import Calls, NotProvided, Subject
+from detr_conformance.isolation.process import NotDone
 from detr_conformance.target import DTYPES
 
 LARGEST_CALL = 1 << 20  # elements of a call that is judged as a whole
@@ -37,6 +38,8 @@ class SuiteTest:
         profile: the one profile that runs this test, and no others; None for the tests of all other profiles.
         costly: takes seconds; of thousands of mutants and twins it is asked only where it is what they are about.
         any_call: asks nothing of a case but that it is a call, so that a recorded one serves as well.
+        plain: judges the plain call of a case's numbers, where the clause is about how a call is made; if that is wrong
+            already, the clause is undecided.
     """
 
     name: str
@@ -50,6 +53,7 @@ class SuiteTest:
     profile: str | None = None
     costly: bool = False
     any_call: bool = False
+    plain: Callable[[Subject, Case], None] | None = None
 
     def runs_in(self, profile: str) -> bool:
         """Whether a run of this profile asks it: a profile with tests of its own asks these alone."""
@@ -66,6 +70,7 @@ def covers(
     profile: str | None = None,
     costly: bool = False,
     any_call: bool = False,
+    plain: Callable[[Subject, Case], None] | None = None,
 ) -> Callable[[Callable[[Subject, Case], None]], Callable[[Subject], None]]:
     """Marks a property `(subject, case)` as the test of one or more clauses."""
 
@@ -79,7 +84,7 @@ def covers(
             property.__module__,
         )
         test.suite_test = SuiteTest(  # type: ignore[attr-defined]
-            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile, costly, any_call
+            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile, costly, any_call, plain
         )
         return test
 
@@ -87,7 +92,39 @@ def covers(
 
 
 def decide(subject: Subject, test: SuiteTest) -> None:
-    """Runs a test over its cases (or over the one being replayed); raises drive.Failure."""
+    """Runs a test over its cases (or over the one being replayed).
+
+    Raises:
+        drive.Undecided: a case failed, and so does the plain call of its numbers.
+        drive.Failure: a case failed.
+    """
+    try:
+        _decide(subject, test)
+    except Failure as failure:
+        told = failure.mismatch
+        wrong = told if told.kind == PLAIN else plainly_wrong(subject, test, failure.case)
+        if wrong is not None:
+            raise Undecided(failure.case, wrong) from failure
+        raise
+
+
+def plainly_wrong(subject: Subject, test: SuiteTest, case: Case) -> Mismatch | None:
+    """What is wrong with the plain call of the numbers of a case, where the test is about how a call is made."""
+    if test.plain is None:
+        return None
+    asked = subject.replacing(subject.implementation)  # its counts are no part of the test's
+    asked.forms = None
+    try:
+        asked.judged(test.plain, case.laid_out("contiguous"))
+    except Mismatch as mismatch:
+        # What every call is held to is decided by its own clause, where that is what the test is about.
+        return mismatch if clause_of(mismatch.kind, subject.operation) not in test.clauses else None
+    except (SuiteError, NotDone):
+        pass
+    return None
+
+
+def _decide(subject: Subject, test: SuiteTest) -> None:
     settings = subject.settings
     if settings.calls is not None:
         decide_calls(subject, test, settings.calls)

@@ -10,11 +10,12 @@ The pytest plugin appends one JSON object a line to the file named by `--detr-ev
     running    test, clauses
     result     test, clauses, operation, device, dtype, feature, outcome, worst_error_ratio, mismatches, cases,
                reached [{sizes, backward, calls}], message,
-               failure {where, expected, got, limit, count, detail} or null, case_file, seconds,
+               failure {where, expected, got, limit, count, kind, raised, detail} or null, case_file, seconds,
                with few shapes: forms (numbers, of calls that no earlier test made), left_out (cases)
     finish     exit, seconds   the exit status of pytest
 
-`outcome` is pass, fail, not-provided, not-exercised, or error (the suite itself failed). The reader adds
+`outcome` is pass, fail, undecided (an ordinary call is wrong already), not-provided, not-exercised, or error (the suite
+itself failed). The reader adds
 
     died       returncode, signal, seconds   the process ended without `finish`
     output     lines                         the last that it printed

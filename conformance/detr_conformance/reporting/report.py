@@ -10,12 +10,13 @@ from typing import Any
 
 from detr_conformance.evidence.clauses import Clause, natural_key
 from detr_conformance.operations import TRAINING_CHAPTER
-from detr_conformance.reporting.assess import assess_clause, unexercised_clause
+from detr_conformance.reporting.assess import NOT_PASSED, assess_clause, unexercised_clause
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Digest, Event, digest
+from detr_conformance.reporting.findings import findings
 from detr_conformance.reporting.reached import claimed_and_not_judged, few_shapes, reached_sizes
 from detr_conformance.reporting.selection import Selection
-from detr_conformance.target import NO_GRADIENT
+from detr_conformance.reporting.undecided import decided, remedies
 
 SCHEMA_VERSION = 1
 Report = dict[str, Any]
@@ -42,6 +43,7 @@ def build_report(
         selection: what was asked to run.
     """
     said = digest(events)
+    said.results = decided(said.results, deviations)
     assessed = _clauses(said, clauses, deviations, target, selection)
     verdict, message = _verdict(said, clauses, deviations, assessed)
     return {
@@ -50,10 +52,11 @@ def build_report(
         "environment": dict(sorted(said.environment.items())),
         "verdict": verdict,
         "message": message,
+        "findings": findings([name for name, entry in assessed.items() if entry["verdict"] == "fail"], said.results),
         "clauses": assessed,
         "claimed_and_not_judged": claimed_and_not_judged(said, selection),
         "few_shapes": few_shapes(said.results),
-        "hints": _hints(said),
+        "hints": remedies(said.results),
         "reached": reached_sizes(said.results),
         "sizes_left_out": said.info.get("sizes_left_out", []),
         "times": {
@@ -76,13 +79,6 @@ def worst_verdict(reports: Iterable[Report]) -> str:
 def exit_code(verdict: str) -> int:
     """0 conforms, 1 does not, 2 cannot tell."""
     return VERDICTS.index(verdict)
-
-
-def _hints(said: Digest) -> list[str]:
-    """What is to be done where many clauses fail for a reason that is none of theirs."""
-    got = {(result.get("failure") or {}).get("got") for result in said.results}
-    claim = "backward is claimed, as Target does by default; if it is forward only, say features=()"
-    return [claim] if NO_GRADIENT in got else []
 
 
 def _claims(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +132,7 @@ def _verdict(
     unworded = {name for result in said.results for name in result["clauses"]} - set(clauses)
     if unworded:
         return "error", f"tests name clauses that no chapter has: {', '.join(sorted(unworded))}"
-    if not any(result["outcome"] in ("pass", "fail") for result in said.results):
+    if not any(result["outcome"] in ("pass", *NOT_PASSED) for result in said.results):
         provided = ", ".join(said.info.get("provides", ())) or "nothing"
         return (
             "error",
@@ -146,4 +142,7 @@ def _verdict(
     if unknown:
         return "fail", f"the deviation file names clauses that are not in force: {', '.join(unknown)}"
     failed = [name for name, entry in assessed.items() if entry["verdict"] == "fail"]
-    return ("fail", f"{', '.join(failed)} failed") if failed else ("pass", None)
+    if failed:
+        return "fail", f"{', '.join(failed)} failed"
+    undecided = [e for e in assessed.values() if e["verdict"] == "undecided" and e["level"] == "MUST"]
+    return ("fail", undecided[0]["undecided"]["message"]) if undecided else ("pass", None)

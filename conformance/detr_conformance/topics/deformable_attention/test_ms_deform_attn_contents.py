@@ -20,6 +20,7 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
     GRADIENTS,
     check_gradients,
     check_output,
+    ordinary,
     whole,
 )
 from detr_conformance.topics.every_block.checks import in_two_threads, nothing_kept
@@ -28,7 +29,7 @@ OPERATION = "ms_deform_attn"
 OFTEN = 20
 
 
-@covers("MSDA-66", cases=contents, once=True, costly=True)
+@covers("MSDA-66", cases=contents, once=True, costly=True, plain=ordinary)
 def test_contents_of_models(subject: Subject, case: Case) -> None:
     whole(subject, case)
     with torch.no_grad():
@@ -105,7 +106,7 @@ def of_sizes(subject: Subject, heights: range) -> None:
             subject.drop_held()
 
 
-@covers("MSDA-62", cases=of_models, feature="backward", once=True)
+@covers("MSDA-62", cases=of_models, feature="backward", once=True, plain=whole)
 def test_backward_in_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, STRUCTURE, everywhere, which, note="in a thread") for which in (1, 2)]
     with explained("backward in a thread"):

@@ -30,7 +30,12 @@ SMALLEST = Structure(((2, 3),), batch=1, queries=2, heads=1, channels=2, points=
 CALLS = 20_000
 
 
-@covers("MSDA-60", cases=lambda subject: [case_at(subject, Structure(), inside, note="computed")], feature="backward")
+@covers(
+    "MSDA-60",
+    cases=lambda subject: [case_at(subject, Structure(), inside, note="computed")],
+    feature="backward",
+    plain=whole,
+)
 def test_computed_arguments(subject: Subject, case: Case) -> None:
     for changed in (False, True):
         arguments = subject.arguments(case)
@@ -56,6 +61,7 @@ def test_computed_arguments(subject: Subject, case: Case) -> None:
     feature="backward",
     dtypes=FULL,
     once=True,
+    plain=whole,
 )
 def test_second_derivatives(subject: Subject, case: Case) -> None:
     right_or_refused(subject, case)
@@ -102,7 +108,7 @@ def smallest(subject: Subject) -> list[Case]:
     return [case_at(subject, SMALLEST, inside, note="the smallest call")]
 
 
-@covers("MSDA-62", cases=smallest, once=True)
+@covers("MSDA-62", cases=smallest, once=True, plain=whole)
 def test_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, Structure(queries=40), everywhere, which, note="in a thread") for which in (1, 2)]
     found = in_two_threads([repeated(subject, own) for own in cases], 20)
