@@ -1,9 +1,9 @@
 """Which of the clauses that failed to look at first, and which only follow.
 
-One mistake breaks many clauses. What breaks together is known from the kill matrix: of each mutant, an implementation with one
-known mistake, it has the clause that the mistake is about and all that it fails. The clause named first is the one that the
-mutants which failed most nearly the same clauses are about. Another clause follows from it if most mutants that fail the first
-fail it too, or if both fail of the same exception.
+One mistake breaks many clauses. What breaks together is known from the kill matrix: of each mutant, an implementation
+with one known mistake, it has the clause that the mistake is about and all that it fails. The clause named first is the
+one that the mutants which failed most nearly the same clauses are about. Another clause follows from it if most mutants
+that fail the first fail it too, or if both fail of the same exception.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What cannot be judged because of something else: a result that fails of what any call is held to.
 
-An output of the wrong shape, no graph, a parameter without a name: whatever a test asks, it fails there. The clause that says
-so (`detr_conformance.harness.mismatch.COMMON`) is the one that failed, and the others are undecided.
+An output of the wrong shape, no graph, a parameter without a name: whatever a test asks, it fails there. The clause
+that says so (`detr_conformance.harness.mismatch.COMMON`) is the one that failed, and the others are undecided.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REMEDIES = {
 
 
 def decided(results: Iterable[Event], deviations: Sequence[Deviation]) -> list[Event]:
-    """The results; those that fail of what any call is held to are undecided if the clause that says so fails itself."""
+    """The results; one that fails of what any call is held to is undecided, if the clause that says so fails itself."""
     every = list(results)
     failing = {
         (result.get("operation"), clause)

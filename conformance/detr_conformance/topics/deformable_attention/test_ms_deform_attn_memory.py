@@ -103,11 +103,7 @@ def test_no_memory_of_earlier_contents(subject: Subject, case: Case) -> None:
     check_output(subject, subject.call(arguments), turned)
 
 
-@covers(
-    "MSDA-47",
-    cases=lambda subject: [case_at(subject, Structure(), where) for where in (outside, everywhere)],
-    plain=whole,
-)
+@covers("MSDA-47", cases=lambda subject: [case_at(subject, Structure(), where) for where in (outside, everywhere)])
 def test_no_uninitialised_memory(subject: Subject, case: Case) -> None:
     """torch fills new memory with NaN in this mode."""
     before = torch.get_deterministic_debug_mode()
