@@ -12,7 +12,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from detr_conformance.evidence.clauses import Chapter, Clause, load_chapters, load_clauses
+from detr_conformance.evidence.clauses import Chapter, Clause, compact_ids, load_chapters, load_clauses
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Event, Tail, digest
 from detr_conformance.reporting.json_file import FileError, write_json
@@ -20,7 +20,7 @@ from detr_conformance.reporting.junit import junit_xml
 from detr_conformance.reporting.report import Report, build_report, combine, exit_code, worst_verdict
 from detr_conformance.reporting.report_file import read_reports
 from detr_conformance.reporting.selection import Selection
-from detr_conformance.reporting.terminal import compact_ids, print_report
+from detr_conformance.reporting.terminal import print_report
 from detr_conformance.reporting.web_page import web_page
 
 FIRST = """# 1. The core

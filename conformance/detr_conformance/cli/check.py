@@ -89,6 +89,9 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     help="Run only this saved case, one that failed before.",
 )
 @click.option(
+    "--exitfirst", "-x", is_flag=True, help="Stop at the first failure; the report says that it is incomplete."
+)
+@click.option(
     "--cases",
     "calls",
     type=click.Path(exists=True, file_okay=False),
@@ -127,6 +130,7 @@ def check(
     junit_file: str | None,
     html_file: str | None,
     replay: str | None,
+    exitfirst: bool,
     calls: str | None,
     coverage: bool,
     cases_dir: str,
@@ -179,6 +183,7 @@ def check(
         shapes=shapes,
         clauses=asked,
         calls=calls,
+        exitfirst=exitfirst,
     )
     checked = str(target if runner is None else runner)
     raise SystemExit(check_targets(checked, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))

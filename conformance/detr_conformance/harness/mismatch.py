@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +65,16 @@ class Mismatch(AssertionError):
 def clause_of(kind: str | None, operation: str) -> str | None:
     """The clause that says what a call of this operation is held to in any case."""
     return COMMON[kind][operation != "ms_deform_attn"] if kind in COMMON else None
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """What fails within is the plain call, which a test about how calls are made begins with."""
+    try:
+        yield
+    except Mismatch as mismatch:
+        mismatch.kind = mismatch.kind or PLAIN
+        raise
 
 
 class Raised(Mismatch):

@@ -20,6 +20,7 @@ LARGEST_CALL = 1 << 20  # elements of a call that is judged as a whole
 ALL = ("float64", "float32", "float16", "bfloat16")
 HALF = ("float16", "bfloat16")
 OWN_TESTS = ("full-size", "training")  # profiles that run tests of their own, and those alone
+REPLAYS = 5  # of one case: whether it fails may change from call to call
 EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200, "full-size": 16, "training": 16}
 
 
@@ -92,7 +93,7 @@ def covers(
 
 
 def decide(subject: Subject, test: SuiteTest) -> None:
-    """Runs a test over its cases (or over the one being replayed).
+    """Runs a test over its cases, over recorded calls, or over the one case that is replayed.
 
     Raises:
         drive.Undecided: a case failed, and so does the plain call of its numbers.
@@ -124,15 +125,33 @@ def plainly_wrong(subject: Subject, test: SuiteTest, case: Case) -> Mismatch | N
     return None
 
 
+def decide_again(subject: Subject, test: SuiteTest, case: Case) -> None:
+    """Judges one case that failed before, several times; raises drive.Failure if any of them fails."""
+    failures = []
+    for _ in range(REPLAYS):
+        try:
+            subject.judged(test.property, case)
+        except Mismatch as mismatch:
+            failures.append(mismatch)
+        subject.cases += 1
+    if failures:
+        if len(failures) < REPLAYS:
+            failures[0].message += f" (not every time: {len(failures)} of {REPLAYS})"
+        raise Failure(case, failures[0])
+
+
 def _decide(subject: Subject, test: SuiteTest) -> None:
     settings = subject.settings
+    if settings.replay is not None:
+        decide_again(subject, test, settings.replay)
+        return
     if settings.calls is not None:
         decide_calls(subject, test, settings.calls)
         return
     if subject.forms is not None:
         subject.forms.begin()
     with rounded(settings.seed if settings.few_shapes else None):
-        source = [settings.replay] if settings.replay is not None else _thinned(subject, test.cases(subject))
+        source = _thinned(subject, test.cases(subject))
         examples = max(2, round(EXAMPLES[settings.profile] * test.share))
         subject.cases += run_cases(
             source,

@@ -17,14 +17,13 @@ from typing import Any, NamedTuple
 
 from detr_conformance import evidence
 from detr_conformance.evidence.clauses import natural_key
-from detr_conformance.harness.mismatch import COMMON
+from detr_conformance.harness.mismatch import clause_of
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.reporting.events import Event
 from detr_conformance.reporting.json_file import read_json
 
 KILL_MATRIX = Path(evidence.__file__).with_name("kill-matrix.json.gz")
 MOSTLY = 0.6  # of the mutants that fail one clause, the share that must fail another for it to follow
-EVERY_CALL = {clause for clauses in COMMON.values() for clause in clauses}
 
 Finding = dict[str, Any]
 
@@ -49,7 +48,8 @@ def findings(failed: Sequence[str], results: Sequence[Event]) -> list[Finding]:
     for operation in OPERATIONS:
         here = [result for result in wrong if result.get("operation") == operation]
         broken = {clause for result in here for clause in result["clauses"]} & set(failed)
-        for clause in in_order(broken, patterns().get(operation, [])):
+        first = [clause for clause in sorted(broken, key=natural_key) if _stands_before_all(clause, here)]
+        for clause in [*first, *in_order(broken - set(first), patterns().get(operation, []))]:
             if clause in left:
                 left.discard(clause)
                 follows = following(clause, broken & left, patterns().get(operation, []), here)
@@ -58,6 +58,12 @@ def findings(failed: Sequence[str], results: Sequence[Event]) -> list[Finding]:
     return [{"clause": clause, "follows": follows} for clause, follows in found.items()] + [
         {"clause": clause, "follows": []} for clause in sorted(left, key=natural_key)
     ]
+
+
+def _stands_before_all(clause: str, results: Sequence[Event]) -> bool:
+    """Whether it failed of what any call is held to."""
+    about = [result for result in results if clause in result["clauses"]]
+    return any(clause_of((r.get("failure") or {}).get("kind"), r.get("operation") or "") == clause for r in about)
 
 
 def in_order(broken: set[str], known: Sequence[Pattern]) -> list[str]:
@@ -72,7 +78,7 @@ def in_order(broken: set[str], known: Sequence[Pattern]) -> list[str]:
         if each.about in broken:
             likeness = weight(each.fails & broken) / (weight(each.fails | broken) or 1.0)
             alike[each.about] = max(alike.get(each.about, 0.0), likeness)
-    order = {clause: (clause not in EVERY_CALL, -alike.get(clause, 0.0), often[clause]) for clause in broken}
+    order = {clause: (-alike.get(clause, 0.0), often[clause]) for clause in broken}
     return sorted(broken, key=lambda clause: (*order[clause], natural_key(clause)))
 
 

@@ -32,6 +32,7 @@ def build_report(
     *,
     target: str,
     selection: Selection,
+    interrupted: bool = False,
 ) -> Report:
     """The report of one target.
 
@@ -41,17 +42,22 @@ def build_report(
         deviations: those that the target declares.
         target: TARGET as typed; the name in the report if the target never said its own.
         selection: what was asked to run.
+        interrupted: the run was ended from outside; what was judged until then stands.
     """
     said = digest(events)
     said.results = decided(said.results, deviations)
     assessed = _clauses(said, clauses, deviations, target, selection)
     verdict, message = _verdict(said, clauses, deviations, assessed)
+    incomplete = _incomplete(said, interrupted)
+    if interrupted and verdict == "pass":
+        verdict, message = "error", incomplete
     return {
         "schema_version": SCHEMA_VERSION,
         "target": {"name": target, "version": None, **said.target, **_claims(said.info)},
         "environment": dict(sorted(said.environment.items())),
         "verdict": verdict,
         "message": message,
+        "incomplete": incomplete,
         "findings": findings([name for name, entry in assessed.items() if entry["verdict"] == "fail"], said.results),
         "clauses": assessed,
         "claimed_and_not_judged": claimed_and_not_judged(said, selection),
@@ -79,6 +85,12 @@ def worst_verdict(reports: Iterable[Report]) -> str:
 def exit_code(verdict: str) -> int:
     """0 conforms, 1 does not, 2 cannot tell."""
     return VERDICTS.index(verdict)
+
+
+def _incomplete(said: Digest, interrupted: bool) -> str | None:
+    """Why not all was judged that was asked for, and how much was."""
+    why = "interrupted" if interrupted else "stopped at the first failure" if said.stopped else None
+    return why and f"{why}, after {len(said.results)} of {said.collected or '?'} tests"
 
 
 def _claims(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
     check_output,
     exactly_zero,
     gradients_agree,
+    ordinary,
     require_smooth,
     rounding_of,
     whole,
@@ -284,7 +285,7 @@ def _healed(case: Case) -> Case:
     return case.having(sampling_locations=case["sampling_locations"].masked_fill(bad.any(-1, keepdim=True), -9.0))
 
 
-@covers("MSDA-40", cases=non_finite)
+@covers("MSDA-40", cases=non_finite, plain=ordinary)
 def test_damage_stays_local(subject: Subject, case: Case) -> None:
     s = structure_of(case)
     healthy = torch.ones(s.batch, s.queries, s.heads, dtype=torch.bool)
@@ -314,7 +315,7 @@ def test_damage_stays_local(subject: Subject, case: Case) -> None:
         )
 
 
-@covers("MSDA-41", cases=non_finite)
+@covers("MSDA-41", cases=non_finite, plain=ordinary)
 def test_non_finite_locations_read_nothing(subject: Subject, case: Case) -> None:
     if not subject.backward:
         check_output(subject, subject.forward(case), _healed(case))

@@ -52,7 +52,7 @@ def test_expanded_arguments(subject: Subject, case: Case) -> None:
         check_output(subject, output, case.having(**{name: expanded.cpu().contiguous()}))
 
 
-@covers("MSDA-45", cases=lambda subject: drawn_cases(subject), share=0.3, any_call=True)
+@covers("MSDA-45", cases=lambda subject: drawn_cases(subject), share=0.3, any_call=True, plain=whole)
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
     """`Subject.call` and `Subject.pull_back` compare every argument byte for byte."""
     with torch.no_grad():

@@ -18,6 +18,7 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
     GRADIENTS,
     check_gradients,
     check_output,
+    ordinary,
     rounding_of,
     whole,
 )
@@ -75,7 +76,7 @@ def scaled(subject: Subject) -> Iterator[Case]:
             yield case.having(**{name: case[name] * 2.0**power})
 
 
-@covers("MSDA-61", cases=scaled, dtypes=FULL)
+@covers("MSDA-61", cases=scaled, dtypes=FULL, plain=ordinary)
 def test_any_scale(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
@@ -89,7 +90,7 @@ def one_row_poisoned(subject: Subject) -> Iterator[Case]:
         yield case.having(grad_output=grad_output.flatten(2))
 
 
-@covers("MSDA-61", cases=one_row_poisoned, feature="backward")
+@covers("MSDA-61", cases=one_row_poisoned, feature="backward", plain=ordinary)
 def test_a_damaged_gradient_shows_where_it_is(subject: Subject, case: Case) -> None:
     s = structure_of(case)
     gradients = subject.run(case).gradients
@@ -108,7 +109,7 @@ def smallest(subject: Subject) -> list[Case]:
     return [case_at(subject, SMALLEST, inside, note="the smallest call")]
 
 
-@covers("MSDA-62", cases=smallest, once=True, plain=whole)
+@covers("MSDA-62", cases=smallest, once=True, plain=ordinary)
 def test_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, Structure(queries=40), everywhere, which, note="in a thread") for which in (1, 2)]
     found = in_two_threads([repeated(subject, own) for own in cases], 20)

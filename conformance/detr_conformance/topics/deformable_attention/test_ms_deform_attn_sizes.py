@@ -50,7 +50,7 @@ def empty_levels(subject: Subject) -> Iterator[Case]:
         yield make_case(fill, s, locations=fill.uniform(-0.1, 1.1, *s.samples, 2), note="a level without cells")
 
 
-@covers("MSDA-43", cases=empty_levels)
+@covers("MSDA-43", cases=empty_levels, plain=ordinary)
 def test_empty_levels(subject: Subject, case: Case) -> None:
     whole(subject, case)
 

@@ -61,7 +61,7 @@ def test_output_form(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("BLK-2", cases=representative, any_call=True)
+@covers("BLK-2", cases=representative, any_call=True, plain=plain)
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
     """Each call and each backward pass compares bytes: arguments, parameters, buffers, the incoming gradient."""
     forward(subject, case)
