@@ -11,16 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What any call is held to, whatever it is made for, and the clause that says so: of the core, of every other block.
-COMMON = {
-    "form": ("MSDA-1", "BLK-1"),
-    "graph": ("MSDA-68", "BLK-34"),
-    "gradient": ("MSDA-36", "BLK-9"),
-    "parameters": ("", "BLK-35"),
-    "arguments": ("MSDA-45", "BLK-2"),
-    "earlier results": ("MSDA-46", "BLK-5"),
-    "modes": ("MSDA-49", "BLK-8"),
-}
 PLAIN = "plain"
 SIGMAS = 6.0  # of a right implementation, one statistic in 500 million lies beyond
 
@@ -39,8 +29,8 @@ class Mismatch(AssertionError):
         expected, got, limit: numbers as text, so that NaN and infinity survive JSON.
         count: "12 of 480 elements".
         ratio: the error over its limit, where that is a number.
-        kind: of COMMON, if any call with that mistake fails, whatever the test asks; PLAIN, if it is about the plain
-            call that a test begins with.
+        kind: of `evidence.any_call.COMMON`, if any call with that mistake fails, whatever the test asks; PLAIN, if it
+            is about the plain call that a test begins with.
     """
 
     message: str
@@ -60,11 +50,6 @@ class Mismatch(AssertionError):
         """What a result event says of it beside the message."""
         parts = {name: getattr(self, name) for name in ("where", "expected", "got", "limit", "count", "kind")}
         return parts | {"detail": detail, "raised": isinstance(self, Raised)}
-
-
-def clause_of(kind: str | None, operation: str) -> str | None:
-    """The clause that says what a call of this operation is held to in any case."""
-    return COMMON[kind][operation != "ms_deform_attn"] if kind in COMMON else None
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from hypothesis.strategies import SearchStrategy
 
+from detr_conformance.evidence.any_call import clause_of
 from detr_conformance.harness.case import Case, LazyCases, mixed_seed
 from detr_conformance.harness.drive import Cases, Failure, Undecided, reduced, run_cases
 from detr_conformance.harness.few_shapes.budget import LeftOut, NotTried
 from detr_conformance.harness.few_shapes.drawing import rounded
-from detr_conformance.harness.mismatch import PLAIN, Mismatch, SuiteError, clause_of
+from detr_conformance.harness.mismatch import PLAIN, Mismatch, SuiteError
 from detr_conformance.harness.subject import Calls, NotProvided, Subject
 from detr_conformance.isolation.process import NotDone
 from detr_conformance.target import DTYPES

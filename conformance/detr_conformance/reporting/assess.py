@@ -53,6 +53,12 @@ def unexercised_clause(clause: Clause, deviations: Sequence[Deviation], said: Di
     return entry
 
 
+def is_asked(clause: Clause, selection: Selection) -> bool:
+    """Whether the clause is about one of the operations that were asked for, if some were named."""
+    about = _operations(clause)
+    return not selection.operations or not about or not about.isdisjoint(selection.operations)
+
+
 def _operations(clause: Clause) -> set[str]:
     """The operations that a clause is about: those of its tests, or of its chapter if these do not say."""
     tests = [test for test in _covering_tests() if test.clause == clause.id]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detr_conformance import evidence
+from detr_conformance.evidence.any_call import clause_of
 from detr_conformance.evidence.clauses import natural_key
-from detr_conformance.harness.mismatch import clause_of
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.reporting.events import Event
 from detr_conformance.reporting.json_file import read_json

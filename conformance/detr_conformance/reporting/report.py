@@ -10,7 +10,7 @@ from typing import Any
 
 from detr_conformance.evidence.clauses import Clause, natural_key
 from detr_conformance.operations import TRAINING_CHAPTER
-from detr_conformance.reporting.assess import NOT_PASSED, assess_clause, unexercised_clause
+from detr_conformance.reporting.assess import NOT_PASSED, assess_clause, is_asked, unexercised_clause
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Digest, Event, digest
 from detr_conformance.reporting.findings import findings
@@ -32,7 +32,7 @@ def build_report(
     *,
     target: str,
     selection: Selection,
-    interrupted: bool = False,
+    interrupted: str | None = None,
 ) -> Report:
     """The report of one target.
 
@@ -42,14 +42,14 @@ def build_report(
         deviations: those that the target declares.
         target: TARGET as typed; the name in the report if the target never said its own.
         selection: what was asked to run.
-        interrupted: the run was ended from outside; what was judged until then stands.
+        interrupted: where the run was ended from outside; what was judged until then stands.
     """
     said = digest(events)
     said.results = decided(said.results, deviations)
     assessed = _clauses(said, clauses, deviations, target, selection)
     verdict, message = _verdict(said, clauses, deviations, assessed)
     incomplete = _incomplete(said, interrupted)
-    if interrupted and verdict == "pass":
+    if interrupted and verdict != "fail":
         verdict, message = "error", incomplete
     return {
         "schema_version": SCHEMA_VERSION,
@@ -87,9 +87,9 @@ def exit_code(verdict: str) -> int:
     return VERDICTS.index(verdict)
 
 
-def _incomplete(said: Digest, interrupted: bool) -> str | None:
+def _incomplete(said: Digest, interrupted: str | None) -> str | None:
     """Why not all was judged that was asked for, and how much was."""
-    why = "interrupted" if interrupted else "stopped at the first failure" if said.stopped else None
+    why = interrupted or ("stopped at the first failure" if said.stopped else None)
     return why and f"{why}, after {len(said.results)} of {said.collected or '?'} tests"
 
 
@@ -122,7 +122,7 @@ def _clauses(
         declared = [entry for entry in deviations if entry.clause == clause_id]
         if clause_id in results:
             assessed[clause_id] = assess_clause(clause, results[clause_id], declared, said, target, selection)
-        else:
+        elif is_asked(clause, selection):
             assessed[clause_id] = unexercised_clause(clause, declared, said)
     return assessed
 

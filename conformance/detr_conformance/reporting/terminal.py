@@ -99,7 +99,11 @@ def _left_out_lines(report: Report) -> Iterator[Text]:
 
 def _counts(report: Report) -> str:
     follows = following(report)
-    counts = Counter("follows" if name in follows else entry["verdict"] for name, entry in report["clauses"].items())
+    counts = Counter(
+        "follows" if name in follows else entry["verdict"]
+        for name, entry in report["clauses"].items()
+        if not _of_another_operation(entry)
+    )
     words = {
         "fail": "failed",
         "follows": "more that follow" + "s" * (counts["follows"] == 1),
@@ -124,6 +128,11 @@ def _heading(report: Report) -> Text:
     about += ["in a process of its own"] if environment.get("isolated") else []
     about += [f"{device} absent here" for device in environment.get("absent_devices", ())]
     return Text.assemble("\n", (f"{target['name']}{version}", "bold"), "   ", (", ".join(about), "dim"))
+
+
+def _of_another_operation(entry: Mapping[str, Any]) -> bool:
+    """Whether a clause is about operations alone that the target does not provide."""
+    return entry["verdict"] == "not-provided" and not entry["message"]
 
 
 def _plain_table(*columns: str) -> Table:
@@ -200,8 +209,7 @@ def _silent_lines(report: Report) -> Iterator[Text]:
     """Clauses without a verdict, a line for each kind and reason."""
     silent: dict[tuple[str, str], list[str]] = {}
     for clause_id, entry in report["clauses"].items():
-        not_asked = entry["verdict"] == "not-provided" and not entry["message"]  # of what the target does not provide
-        if entry["verdict"] in SILENT and not not_asked:
+        if entry["verdict"] in SILENT and not _of_another_operation(entry):
             silent.setdefault((entry["verdict"], entry["message"] or ""), []).append(clause_id)
     if silent:
         yield Text()

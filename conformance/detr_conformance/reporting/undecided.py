@@ -1,21 +1,21 @@
 """What cannot be judged because of something else: a result that fails of what any call is held to.
 
 An output of the wrong shape, no graph, a parameter without a name: whatever a test asks, it fails there. The clause
-that says so (`detr_conformance.harness.mismatch.COMMON`) is the one that failed, and the others are undecided.
+that says so (`detr_conformance.evidence.any_call.COMMON`) is the one that failed, and the others are undecided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from detr_conformance.harness.mismatch import clause_of
+from detr_conformance.evidence.any_call import clause_of
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Event
 
 REMEDIES = {
     "graph": "backward is claimed, as Target does by default; if it is forward only, say features=()",
     "parameters": "gradients of parameters are read by name; where a module has names of its own, give it a method "
-    "spec_parameters(self) that returns {reference's name: own tensor}, as {{{example}: self.{own}}}",
+    "spec_parameters(self) that returns the own tensor by the reference's name, {{{example}: ..., }} of all of them",
 }
 
 
@@ -40,8 +40,7 @@ def remedies(results: Iterable[Event]) -> list[str]:
         failure = result.get("failure") or {}
         kind = failure.get("kind")
         if result["outcome"] == "fail" and kind in REMEDIES:
-            wanted, own = (str(failure.get(key) or "").split(", ")[0] for key in ("where", "got"))
-            found.setdefault(kind, REMEDIES[kind].format(example=f'"{wanted}"', own=own if own != "none" else "..."))
+            found.setdefault(kind, REMEDIES[kind].format(example=f'"{failure.get("where")}"'))
     return list(found.values())
 
 

@@ -120,6 +120,8 @@ def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], con
         report = judge(target, selection, chapters, events, progress.show)
     if report["clauses"]:
         print_report(console, report, chapters)
+    elif is_interrupted(report):
+        click.echo(report["message"], err=True)
     else:
         name = report["target"]["name"]
         click.echo(f"Error: cannot tell whether {name} conforms: {report['message']}", err=True)
@@ -137,7 +139,7 @@ def judge(
     """
     clauses = {c.id: c for chapter in chapters for c in chapter.clauses if c.level != "retired"}
     deviations: list[Deviation] = []
-    interrupted = False
+    interrupted = None
     try:
         with closing(run_suite(target, selection)) as stream:
             for event in stream:
@@ -148,7 +150,8 @@ def judge(
     except DeviationError as error:
         events.append({"event": "error", "message": str(error)})
     except KeyboardInterrupt:
-        interrupted = True
+        running = [event["test"] for event in events if event["event"] == "running"]
+        interrupted = "interrupted" + (f" in {running[-1]}" if running else "")
     return build_report(events, clauses, deviations, target=target, selection=selection, interrupted=interrupted)
 
 

@@ -129,7 +129,7 @@ def gradients_of(subject: Subject, case: Case) -> Callable[[], tuple[Tensor, ...
 # -- as projections lay arguments out -------------------------------------------------------------------------
 
 
-@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="of a projection")])
+@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="of a projection")], plain=whole)
 def test_views_of_projections(subject: Subject, case: Case) -> None:
     """Values with the heads first, and one of several layers; offsets and weights cut out of one projection."""
     for view in (heads_first, one_of_three, beside_another):
