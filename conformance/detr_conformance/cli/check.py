@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detr_conformance.cli.completion import ClauseId, TargetName
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.cli.completion import ClauseId, OperationName, TargetName
 from detr_conformance.target import DTYPES
 from detr_reference.cli import CannotDo
 
@@ -24,7 +23,7 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     metavar="CMD",
     help="In the place of TARGET: the command that starts a program which speaks the protocol of runners.",
 )
-@click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
+@click.option("--operation", multiple=True, type=OperationName(), help="Only this; repeatable.")
 @click.option(
     "--clause", "clauses", multiple=True, type=ClauseId(), help="Only this, as in MSDA-7, or all of MSDA; repeatable."
 )

@@ -171,10 +171,11 @@ def expect(
     expected: str | None = None,
     got: str | None = None,
     limit: str | None = None,
+    kind: str | None = None,
 ) -> None:
     """Raises Mismatch with the message unless the condition holds."""
     if not condition:
-        raise Mismatch(message, where, expected, got, limit)
+        raise Mismatch(message, where, expected, got, limit, kind=kind)
 
 
 def expect_share(what: str, hits: Tensor, probability: float, *, where: str = "output", sigmas: float = SIGMAS) -> None:

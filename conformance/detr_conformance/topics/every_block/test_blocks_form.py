@@ -49,14 +49,16 @@ def test_output_form(subject: Subject, case: Case) -> None:
                 where="output.dtype",
                 expected=str(subject.torch_dtype),
                 got=str(output.dtype),
+                kind="form",
             )
-        expect(output.layout == torch.strided, f"{name} has layout {output.layout}", where="output.layout")
+        expect(output.layout == torch.strided, f"{name} has layout {output.layout}", where="output.layout", kind="form")
         expect(
             output.device.type == torch.device(subject.device).type,
             f"{name} is on {output.device}",
             where="output.device",
             expected=subject.device,
             got=str(output.device),
+            kind="form",
         )
     agrees(subject, case)
 
