@@ -61,6 +61,8 @@ def verdict_line(report: Report) -> Text:
         "fail": f"{name} does not conform{_as_far_as_asked(report)}: {_counts(report)}",
         "error": f"cannot tell whether {name} conforms: {report['message']}",
     }[verdict]
+    if "replay" in report.get("environment", {}):
+        said = f"{name}: this case passes now" if verdict == "pass" else said
     seconds = report["times"]["seconds"]
     took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
     took += f"; incomplete: {report['incomplete']}" if report.get("incomplete") and verdict != "error" else ""
