@@ -56,6 +56,12 @@ def parted() -> str:
     return fenced([*lines[:1], *causes(lines)], section(lines, first_of(lines)), lines[-1:])
 
 
+def beginning(name: str) -> str:
+    """What was wrong, and the verdict."""
+    lines = lines_of(name)
+    return fenced([*lines[:1], *causes(lines)], lines[-1:])
+
+
 def causes(lines: list[str]) -> list[str]:
     """What a report of a failing target begins with."""
     heading = next(i for i, line in enumerate(lines[1:], 1) if line)

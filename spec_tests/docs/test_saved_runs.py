@@ -43,7 +43,7 @@ def _run_of(path: Path) -> str:
 
 def test_reports_and_measurements_are_compressed_and_short_results_are_not(runs: ModuleType) -> None:
     compressed = {path.name.removesuffix(".json.gz") for path in RUNS.glob("*.json.gz")}
-    assert compressed == {*runs.COMMANDS, "cpp-runner"}
+    assert compressed == {*runs.COMMANDS, "cpp-runner", "wrong-cpp"}
     plain = {path.stem: path.stat().st_size for path in RUNS.glob("*.json")}
     assert plain.keys() == {*runs.MAKE, *OTHERS} - compressed
     assert max(plain.values()) <= MOST_PLAIN_BYTES

@@ -13,7 +13,7 @@ from detr_conformance.evidence.clauses import load_chapters, load_clauses
 from detr_conformance.reporting import findings as findings_module
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Event
-from detr_conformance.reporting.findings import Pattern, findings
+from detr_conformance.reporting.findings import Pattern, findings, led_by
 from detr_conformance.reporting.report import Report, build_report, exit_code
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import print_report
@@ -85,9 +85,9 @@ def test_what_should_be_and_is_undecided_fails_nothing() -> None:
 # -- order ----------------------------------------------------------------------------------------------------
 
 KNOWN = [
-    Pattern("MSDA-15", frozenset({"MSDA-14", "MSDA-15", "MSDA-21"})),
-    Pattern("MSDA-14", frozenset({"MSDA-14", "MSDA-21", "MSDA-16"})),
-    *[Pattern("MSDA-21", frozenset({"MSDA-21"}))] * 4,
+    Pattern("ms_deform_attn", "MSDA-15", frozenset({"MSDA-14", "MSDA-15", "MSDA-21"})),
+    Pattern("ms_deform_attn", "MSDA-14", frozenset({"MSDA-14", "MSDA-21", "MSDA-16"})),
+    *[Pattern("ms_deform_attn", "MSDA-21", frozenset({"MSDA-21"}))] * 4,
 ]
 
 
@@ -113,6 +113,19 @@ def test_the_same_exception_is_one_failure() -> None:
     found = findings(["MSDA-5", "MSDA-7"], [failed(name, raised=True, message=said) for name in ("MSDA-7", "MSDA-5")])
     assert len(found) == 1
     assert len(found[0]["follows"]) == 1
+
+
+def test_what_a_target_behaves_like_says_which_clause_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings_module, "_mutants", lambda: {"clamp": KNOWN[0], "gate": KNOWN[1]})
+    found = [
+        {"clause": "MSDA-21", "follows": ["MSDA-15"]},
+        {"clause": "MSDA-14", "follows": []},
+        {"clause": "MSDA-7", "follows": ["MSDA-8"]},
+    ]
+    first = {"clause": "MSDA-15", "follows": ["MSDA-14", "MSDA-21"]}
+    assert led_by(found, ["clamp", "gate"]) == [first, found[2]]
+    assert led_by(found, ["gate"])[0] == {"clause": "MSDA-14", "follows": ["MSDA-15", "MSDA-21"]}
+    assert led_by(found[2:], ["clamp", "unknown"]) == found[2:]
 
 
 def test_a_clause_without_a_result_is_told_last() -> None:

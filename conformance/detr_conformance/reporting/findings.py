@@ -29,8 +29,9 @@ Finding = dict[str, Any]
 
 
 class Pattern(NamedTuple):
-    """What one mutant is about, and what it fails."""
+    """Whose operation one mutant is, what it is about, and what it fails."""
 
+    operation: str
     about: str
     fails: frozenset[str]
 
@@ -102,11 +103,37 @@ def _exceptions(clause: str, results: Sequence[Event]) -> set[str]:
     return {str(result.get("message")) for result in about}
 
 
+def led_by(found: Sequence[Finding], names: Sequence[str]) -> list[Finding]:
+    """The findings of a target that behaves like one of these mutants: first what the mutant is about.
+
+    What the mutant fails too follows from that.
+    """
+    known = _mutants()
+    failed = {clause for each in found for clause in (each["clause"], *each["follows"])}
+    for pattern in (known[name] for name in names if name in known):
+        if pattern.about in failed:
+            others = [each for each in found if pattern.about != each["clause"]]
+            folded = [each for each in others if each["clause"] in pattern.fails or pattern.about in each["follows"]]
+            own = [each for each in found if each["clause"] == pattern.about]
+            follows = {clause for each in (*own, *folded) for clause in (each["clause"], *each["follows"])}
+            first = {"clause": pattern.about, "follows": sorted(follows - {pattern.about}, key=natural_key)}
+            return [first, *(each for each in others if each not in folded)]
+    return list(found)
+
+
 @cache
 def patterns() -> Mapping[str, Sequence[Pattern]]:
-    """Of each operation the mutants' patterns, from the kill matrix."""
+    """Of each operation the mutants' patterns."""
     found: dict[str, list[Pattern]] = {}
-    for mutant in read_json(KILL_MATRIX)["mutants"].values():
-        pattern = Pattern(mutant["declares"], frozenset(mutant["rejected_by"]))
-        found.setdefault(mutant["operation"], []).append(pattern)
+    for pattern in _mutants().values():
+        found.setdefault(pattern.operation, []).append(pattern)
     return found
+
+
+@cache
+def _mutants() -> Mapping[str, Pattern]:
+    """By name, from the kill matrix."""
+    return {
+        name: Pattern(mutant["operation"], mutant["declares"], frozenset(mutant["rejected_by"]))
+        for name, mutant in read_json(KILL_MATRIX)["mutants"].items()
+    }
