@@ -1,0 +1,40 @@
+"""Templates, filled in with everything escaped that is not made here as HTML."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from detr_conformance.reporting.pages.plain import safe_link
+from detr_conformance.reporting.pages.prose import prose
+
+PACKAGE = "detr_conformance.reporting.pages"
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A file of `templates/`, filled in."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"prose": prose, "safe_link": safe_link}
+    environment.globals |= {
+        name: Markup(_text(f"{name}.{kind}")) for name, kind in (("style", "css"), ("script", "js"))
+    }
+    return environment
+
+
+def _text(name: str) -> Markup:
+    return Markup((files(PACKAGE) / "templates" / name).read_text(encoding="utf-8"))
