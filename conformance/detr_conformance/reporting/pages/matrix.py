@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detr_conformance.evidence.clauses import Chapter
-from detr_conformance.reporting.pages.judged import OTHER, SIGNS, SILENT, Judged, worst_of
+from detr_conformance.reporting.pages.judged import OTHER, SIGNS, SILENT, WORDS, Judged, worst_of
 from detr_conformance.target import DTYPES
 
 ELSEWHERE = "Clauses of no chapter"
@@ -32,6 +33,20 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Judged, tuple[Cell, ...]], ...]
+
+    @property
+    def operation(self) -> str:
+        """The only one, where columns are dtypes."""
+        return self.columns[0][0] if self.columns and self.columns[0][1] else ""
+
+    @property
+    def clean(self) -> bool:
+        return all(judged.verdict == "pass" for judged, _ in self.rows)
+
+    @property
+    def counted(self) -> str:
+        counts = Counter(judged.verdict for judged, _ in self.rows)
+        return ", ".join(f"{counts[verdict]} {word}" for verdict, word in WORDS.items() if counts[verdict])
 
 
 def tables(judged: Mapping[str, Judged], chapters: Sequence[Chapter]) -> list[Table]:

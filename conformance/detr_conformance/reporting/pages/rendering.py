@@ -30,11 +30,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"prose": prose, "safe_link": safe_link}
-    environment.globals |= {
-        name: Markup(_text(f"{name}.{kind}")) for name, kind in (("style", "css"), ("script", "js"))
-    }
+    environment.globals |= {"style": Markup(text_of("style.css")), "script": Markup(text_of("script.js"))}
     return environment
 
 
-def _text(name: str) -> Markup:
-    return Markup((files(PACKAGE) / "templates" / name).read_text(encoding="utf-8"))
+def text_of(name: str) -> str:
+    """A file of `templates/` as it is."""
+    return (files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
