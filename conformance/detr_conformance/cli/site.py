@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,6 @@ def _write(folder: Path, pages: Pages) -> None:
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             shutil.rmtree(folder / name)
         (folder / name).mkdir(exist_ok=True)
-    with click.progressbar(list(pages), label="writing", file=click.get_text_stream("stderr")) as places:
+    with click.progressbar(list(pages), label="writing", file=sys.stderr) as places:
         for place in places:
             write_whole(folder / place, pages[place]())

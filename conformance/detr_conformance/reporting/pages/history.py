@@ -62,7 +62,7 @@ class Implementation:
         found: dict[str, Judged] = {}
         for told in self.latest:
             for name, each in told.judged.items():
-                if name not in found or _weight(each) < _weight(found[name]):
+                if name not in found or weight(each) < weight(found[name]):
                     found[name] = each
         return found
 
@@ -102,7 +102,8 @@ def _continues(earlier: Told, later: Told) -> bool:
     return earlier.profile == later.profile and bool(earlier.operations & later.operations)
 
 
-def _weight(judged: Judged) -> int:
+def weight(judged: Judged) -> int:
+    """What is worst weighs least."""
     return WEIGHT.index(judged.verdict) if judged.verdict in WEIGHT else len(WEIGHT)
 
 

@@ -11,8 +11,8 @@ from detr_conformance.evidence.clauses import Chapter
 from detr_conformance.reporting.changes import remarks, verdict_changes
 from detr_conformance.reporting.pages import plain
 from detr_conformance.reporting.pages.badge import badge_json, badge_svg
-from detr_conformance.reporting.pages.history import Implementation, changes_between, implementations
-from detr_conformance.reporting.pages.judged import SILENT, WORDS
+from detr_conformance.reporting.pages.history import Implementation, changes_between, implementations, weight
+from detr_conformance.reporting.pages.judged import SILENT, WORDS, Judged
 from detr_conformance.reporting.pages.rendering import rendered, text_of
 from detr_conformance.reporting.pages.site_matrix import causes, chapter_matrices, counts
 from detr_conformance.reporting.pages.trend import trend
@@ -28,7 +28,7 @@ def site(
     chapters: Sequence[Chapter],
     *,
     kill_matrix: Mapping[str, Any] | None = None,
-    chapters_at: str | None = None,
+    documentation: str | None = None,
 ) -> Pages:
     """Each file of the site by its place, with what makes its content.
 
@@ -36,11 +36,11 @@ def site(
         reports: (name of the file, report), the oldest first; those of one target are its history.
         chapters: whose clauses have a page each.
         kill_matrix: what `detr_conformance.running.kill_matrix` wrote, if clause pages are to show it.
-        chapters_at: where pages of the chapters lie, from the site's root; None if there are none.
+        documentation: where it lies from the site's root, with the chapters in spec/; None if it is not beside the site.
     """
     found = implementations(reports, chapters)
     mutants = _mutants(kill_matrix)
-    shared = {"mutants": bool(mutants), "deviations": bool(causes(found)), "words": WORDS}
+    shared = {"mutants": bool(mutants), "deviations": bool(causes(found)), "documentation": documentation}
     pages: Pages = {
         "site.css": partial(text_of, "style.css"),
         "site.js": partial(text_of, "script.js"),
@@ -58,7 +58,7 @@ def site(
     in_force = [clause for chapter in chapters for clause in chapter.clauses if clause.level != "retired"]
     titles = {chapter.file: chapter.title for chapter in chapters}
     for evidence in evidence_of(in_force):
-        about = {"title": titles[evidence.clause.chapter], "mutants_run": mutants, "chapters_at": chapters_at}
+        about = {"title": titles[evidence.clause.chapter], "mutants_run": mutants}
         pages[f"clauses/{evidence.clause.id}.html"] = partial(_clause, evidence, found, about | {"shared": shared})
     return pages
 
@@ -97,18 +97,29 @@ def _implementation(each: Implementation, chapters: Sequence[Chapter], shared: M
 
 def _clause(evidence: Evidence, found: Sequence[Implementation], about: Mapping[str, Any]) -> str:
     clause = evidence.clause
-    judged = [(each, each.spoken[clause.id]) for each in found if clause.id in each.spoken]
-    judged.sort(key=lambda pair: list(WORDS).index(pair[1].verdict) if pair[1].verdict in WORDS else len(WORDS))
     return rendered(
         "site_clause.html",
         root="../",
         clause=clause,
         evidence=evidence,
         place_of=place_of,
-        judged=judged,
+        groups=_groups(clause.id, found),
         **{name: value for name, value in about.items() if name != "shared"},
         **about["shared"],
     )
+
+
+def _groups(clause: str, found: Sequence[Implementation]) -> list[tuple[Judged, list[tuple[Implementation, Judged]]]]:
+    """Implementations of which the same is known, what is worst first."""
+    groups: dict[tuple[str, ...], list[tuple[Implementation, Judged]]] = {}
+    for each in found:
+        if said := each.spoken.get(clause):
+            known = (
+                said.deviation.get("reason", "") if said.deviation else "" if said.verdict == "pass" else said.message
+            )
+            groups.setdefault((said.verdict, known), []).append((each, said))
+    ordered = sorted(groups.values(), key=lambda members: weight(members[0][1]))
+    return [(members[0][1], members) for members in ordered]
 
 
 def _kill_matrix(mutants: Mapping[str, Any], chapters: Sequence[Chapter], shared: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,15 @@ class Likeness:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """The sizes that the calls of one operation had: dimension, least, most, most with gradients, classes."""
+
+    operation: str
+    calls: int
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class ReportView:
     """One target's report."""
 
@@ -55,6 +64,7 @@ class ReportView:
     tables: tuple[Table, ...]
     chart: Markup | None
     untried: tuple[tuple[str, str, str], ...]
+    reached: tuple[Reached, ...]
     environment: tuple[tuple[str, str], ...]
 
     def of(self, *verdicts: str) -> list[Judged]:
@@ -94,6 +104,7 @@ def view_of(
         tables=tuple(tables(judged, chapters)),
         chart=ratio_chart(judged, anchor),
         untried=tuple(_untried(report, judged)),
+        reached=tuple(_reached(report)),
         environment=tuple(_facts(target, environment)),
     )
 
@@ -134,6 +145,17 @@ def _untried(report: Mapping[str, Any], judged: Mapping[str, Judged]) -> list[tu
     absent = plain.as_texts(plain.as_map(report.get("environment")).get("absent_devices"))
     told += [("pairs of sizes too large for a call", "; ".join(sizes), "")] if sizes else []
     return [*told, *(("claimed device that is absent here", device, "") for device in absent)]
+
+
+def _reached(report: Mapping[str, Any]) -> Iterator[Reached]:
+    for operation, found in plain.as_map(report.get("reached")).items():
+        said = plain.as_map(found)
+        rows = []
+        for name, sizes in plain.as_map(said.get("dimensions")).items():
+            size = plain.as_map(sizes)
+            numbers = (plain.as_text(size.get(key)) or "-" for key in ("least", "most", "most_backward"))
+            rows.append((name, *numbers, " ".join(plain.as_texts(size.get("classes")))))
+        yield Reached(operation, plain.as_count(said.get("calls")), tuple(rows))
 
 
 def _facts(target: Mapping[str, Any], environment: Mapping[str, Any]) -> list[tuple[str, str]]:
