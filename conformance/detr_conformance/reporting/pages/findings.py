@@ -15,6 +15,7 @@ from detr_conformance.reporting.pages.case_reading import tensors_drawn
 from detr_conformance.reporting.pages.drawings.band import band
 from detr_conformance.reporting.pages.drawings.maps import legend
 from detr_conformance.reporting.pages.drawings.of_case import drawings_of
+from detr_conformance.reporting.pages.drawings.stages import stage_ladder, told_stages
 from detr_conformance.reporting.pages.drawings.svg import Drawing
 from detr_conformance.reporting.pages.judged import Judged, of_verdict
 
@@ -70,7 +71,8 @@ def _finding(judged: Judged, follows: tuple[Judged, ...], cases: Path | None) ->
     failure = judged.failure
     of_case, undrawn = _of_case(judged, cases)
     of_number = band(*(failure.get(name, "") for name in ("expected", "got", "limit")))
-    drawings = (*([of_number] if of_number else []), *of_case)
+    of_stages = stage_ladder(told_stages(failure.get("detail", "")))
+    drawings = (*filter(None, (of_number, of_stages)), *of_case)
     samples = any("level" in drawing.title and "mask" not in drawing.title for drawing in of_case)
     return Finding(judged, follows, drawings, undrawn, legend() if samples else None)
 

@@ -36,7 +36,7 @@ def site(
         reports: (name of the file, report), the oldest first; those of one target are its history.
         chapters: whose clauses have a page each.
         kill_matrix: what `detr_conformance.running.kill_matrix` wrote, if clause pages are to show it.
-        documentation: where it lies from the site's root, with the chapters in spec/; None if it is not beside the site.
+        documentation: where it lies from the site's root, with the chapters in spec/; None if there is none beside it.
     """
     found = implementations(reports, chapters)
     mutants = _mutants(kill_matrix)

@@ -29,7 +29,7 @@ def mask_grid(title: str, mask: Sequence[Sequence[bool]], row: int | None = None
     if row is not None and 0 <= row < rows:
         parts.append(box(EDGE, EDGE + row * scale, across, scale, "d-cell"))
     padded = sum(map(sum, mask))
-    caption = f"{padded} of {height * width} left out (hatched)"
+    caption = f"{padded} of {height * width} left out (dark)"
     if (rows, columns) != (height, width):
         caption += f"; the first {rows} x {columns} of {height} x {width} are drawn"
     return Drawing(title, picture(across + 2 * EDGE, down + 2 * EDGE, f"{title}; {caption}", parts), caption)

@@ -19,6 +19,7 @@ Tensors = Mapping[str, "Tensor"]
 MOST_DRAWINGS = 6
 MOST_LEVELS = 4
 MOST_FAINT = 250
+MOST_MARKED = 400
 CORNERS = ("boxes1", "boxes2")  # (x1, y1, x2, y2); all other boxes are (cx, cy, w, h)
 SHOWN_AS_BOXES = ("boxes", "reference", "proposals")
 
@@ -62,12 +63,12 @@ def _points(locations: Tensor, place: Place, size: tuple[int, int]) -> tuple[lis
     queries = locations.double().tolist()
     points: list[tuple[float, float]] = []
     marked: list[bool] = []
-    faint = 0
+    left = {True: MOST_MARKED, False: MOST_FAINT}
     for query, samples in enumerate(queries):
         for number, (x, y) in enumerate(samples):
             important = _counts(place, query, number, (x, y), size)
-            faint += not important
-            if important or faint <= MOST_FAINT:
+            left[important] -= 1
+            if left[important] >= 0:
                 points.append((x, y))
                 marked.append(important)
     return points, marked
@@ -115,7 +116,7 @@ def _by_level(name: str, cells: Sequence[bool], levels: Sequence[tuple[int, int]
     for level, (height, width) in enumerate(levels[:MOST_LEVELS]):
         own = cells[start : start + height * width]
         start += height * width
-        if own:
+        if own and len(own) == height * width:
             rows = [own[row * width : (row + 1) * width] for row in range(height)]
             yield mask_grid(f"{name}, level {level} ({height} x {width})", rows)
 
@@ -151,6 +152,19 @@ def _boxes(tensors: Tensors, where: str) -> Iterator[Drawing]:
         if own.ndim == 2 and own.numel():
             form = "xyxy" if name in CORNERS else "cxcywh"
             groups[name] = [corners_of(each, form) for each in own.double().tolist()]
-            marked[name] = index[1] if tensor.ndim == 3 and len(index) > 1 else index[0] if index else None
+            marked[name] = _box_meant(name, tensor.ndim, found)
     if groups:
         yield unit_square("boxes in the image", groups, marked)
+
+
+def _box_meant(name: str, axes: int, element: tuple[str, tuple[int, ...]] | None) -> int | None:
+    """Which box of a tensor the element belongs to: of its own gradient, of a pair, of a query."""
+    if element is None:
+        return None
+    where, index = element
+    if where.startswith("grad_"):
+        return index[-2] if where.startswith(f"grad_{name}") and len(index) == axes else None
+    if name in CORNERS:
+        own = CORNERS.index(name)
+        return index[own] if len(index) > own else None
+    return index[1] if axes == 3 and len(index) > 1 else None
