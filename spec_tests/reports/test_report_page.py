@@ -145,7 +145,7 @@ def _poisoned(value: Any) -> Any:
             return value
 
 
-@pytest.mark.parametrize("value", [None, [], {}, "text", 3, [None], {"a": None}, [[1]], 1e400, True])
+@pytest.mark.parametrize("value", [None, "text", 1e400, [None], {"a": None}, [[1]]])
 def test_a_report_may_hold_anything(value: Any) -> None:
     """Everything but what `read_reports` checks may be of any type, or missing."""
     for key in ("message", "hints", "behaves_like", "findings", "times", "reached", "few_shapes", "incomplete", "junk"):
@@ -153,8 +153,6 @@ def test_a_report_may_hold_anything(value: Any) -> None:
     for key in list(failing_report(2)["clauses"]["MSDA-1"]):
         report = failing_report(2)
         report["clauses"]["MSDA-1"][key] = value
-        Page(page_of(report))
-        del report["clauses"]["MSDA-1"][key]
         Page(page_of(report))
     report = failing_report(2)
     report["findings"] = [{"clause": value, "follows": value}, value]
@@ -164,6 +162,12 @@ def test_a_report_may_hold_anything(value: Any) -> None:
     report["target"] |= {"provides": value, "version": value}
     report["environment"] |= {"devices": value, "clauses": value}
     Page(page_of(report))
+
+
+def test_a_report_may_lack_what_older_ones_lack() -> None:
+    report = failing_report(2)
+    report["clauses"] = {name: {"verdict": entry["verdict"]} for name, entry in report["clauses"].items()}
+    assert "does not conform" in page_of({key: report[key] for key in ("verdict", "target", "environment", "clauses")})
 
 
 def test_of_old_reports_each_failure_is_a_finding() -> None:

@@ -50,7 +50,7 @@ def site(directory: str, reports: tuple[str, ...], kill_matrix: str | None) -> N
     try:
         told = [(_label(path), report) for path in reports for report in read_reports(path).values()]
         killed = _kill_matrix(kill_matrix, read_json(kill_matrix)) if kill_matrix else None
-        _refuse_foreign(folder)
+        _take(folder)
         _write(folder, pages_of(told, load_chapters(), kill_matrix=killed))
     except (FileError, ClauseError, CatalogueError) as error:
         raise CannotDo(str(error)) from error
@@ -69,20 +69,23 @@ def _kill_matrix(path: str, document: Any) -> dict[str, Any]:
     return document
 
 
-def _refuse_foreign(folder: Path) -> None:
+def _take(folder: Path) -> None:
+    """Make the folder, or leave it alone if what lies there is somebody else's."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise CannotDo(f"{folder} is not empty, and holds no site of this command; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("Written by `detr-spec site`, which replaces what lies here.\n", encoding="utf-8")
 
 
 def _write(folder: Path, pages: Pages) -> None:
     from detr_conformance.reporting.json_file import write_whole
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text("Written by `detr-spec site`, which replaces what lies here.\n", encoding="utf-8")
-    for name in OWN:  # pages of what is no longer there
-        if (folder / name).is_dir() and not (folder / name).is_symlink():
-            shutil.rmtree(folder / name)
-        (folder / name).mkdir(exist_ok=True)
+    for own in (folder / name for name in OWN):  # pages of what is no longer there
+        if own.is_symlink():
+            own.unlink()
+        elif own.is_dir():
+            shutil.rmtree(own)
+        own.mkdir()
     with click.progressbar(list(pages), label="writing", file=sys.stderr) as places:
         for place in places:
             write_whole(folder / place, pages[place]())
