@@ -35,12 +35,12 @@ def picture(width: float, height: float, label: str, parts: Iterable[Markup]) ->
 
 def element(tag: str, content: str | Markup = "", **attributes: Any) -> Markup:
     """<tag class="..." x1="...">content</tag>; `class_` stands for class, an underscore for a hyphen."""
-    said = Markup("").join(
-        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _short(value))
+    said = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(_short(value))}"'
         for name, value in attributes.items()
         if value is not None
     )
-    return Markup("<{0}{1}>{2}</{0}>").format(tag, said, escape(content))
+    return Markup(f"<{tag}{said}>{escape(content)}</{tag}>")
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
