@@ -44,6 +44,7 @@ def site(
     pages: Pages = {
         "site.css": partial(text_of, "style.css"),
         "site.js": partial(text_of, "script.js"),
+        "icon.svg": partial(text_of, "icon.svg"),
         "index.html": partial(_index, found, shared),
         "matrix.html": partial(_matrix, found, chapters, shared),
     }
