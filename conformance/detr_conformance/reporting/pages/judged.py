@@ -15,12 +15,13 @@ SILENT = ("not-provided", "not-exercised")
 WORDS = {
     "fail": "failed",
     "undecided": "undecided",
-    "warn": "warned",
+    "warn": "warnings",
     "deviation": "known deviations",
     "pass": "passed",
     "not-exercised": "not exercised",
     "not-provided": "not provided",
 }
+ONE = {"warn": "warning", "deviation": "known deviation"}  # of what WORDS has the plural
 SIGNS = {"fail": "✕", "undecided": "?", "warn": "!", "deviation": "≠", "pass": "✓"}
 OTHER = "–"
 
@@ -64,9 +65,7 @@ class Judged:
 
     @property
     def word(self) -> str:
-        return {"warn": "warning", "deviation": "known deviation", "pass": "passed", "fail": "failed"}.get(
-            self.verdict, self.verdict.replace("-", " ")
-        )
+        return counted(self.verdict, 1)
 
     @property
     def worst(self) -> str:
@@ -78,6 +77,11 @@ class Judged:
         """What a search looks in."""
         words = [self.id, self.title, self.clause.requirement if self.clause else "", self.message]
         return " ".join([*words, *dict.fromkeys(place[0] for place in self.places)]).casefold()
+
+
+def counted(verdict: str, count: int) -> str:
+    """The word for so many clauses of a verdict."""
+    return ONE[verdict] if count == 1 and verdict in ONE else WORDS.get(verdict, verdict)
 
 
 def worst_of(ratios: Iterable[float], mismatches: Iterable[float]) -> str:

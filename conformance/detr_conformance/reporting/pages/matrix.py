@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detr_conformance.evidence.clauses import Chapter
-from detr_conformance.reporting.pages.judged import OTHER, SIGNS, SILENT, WORDS, Judged, worst_of
+from detr_conformance.reporting.pages.judged import OTHER, SIGNS, SILENT, WORDS, Judged, counted, worst_of
 from detr_conformance.target import DTYPES
 
 ELSEWHERE = "Clauses of no chapter"
@@ -44,9 +44,11 @@ class Table:
         return all(judged.verdict == "pass" for judged, _ in self.rows)
 
     @property
-    def counted(self) -> str:
+    def summary(self) -> str:
         counts = Counter(judged.verdict for judged, _ in self.rows)
-        return ", ".join(f"{counts[verdict]} {word}" for verdict, word in WORDS.items() if counts[verdict])
+        return ", ".join(
+            f"{counts[verdict]} {counted(verdict, counts[verdict])}" for verdict in WORDS if counts[verdict]
+        )
 
 
 def tables(judged: Mapping[str, Judged], chapters: Sequence[Chapter]) -> list[Table]:

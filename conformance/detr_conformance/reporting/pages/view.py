@@ -13,7 +13,7 @@ from markupsafe import Markup
 from detr_conformance.evidence.clauses import Chapter
 from detr_conformance.reporting.pages import plain
 from detr_conformance.reporting.pages.findings import Finding, findings_of
-from detr_conformance.reporting.pages.judged import SILENT, WORDS, Judged, judged_clauses, of_verdict
+from detr_conformance.reporting.pages.judged import SILENT, WORDS, Judged, counted, judged_clauses, of_verdict
 from detr_conformance.reporting.pages.matrix import Table, tables
 from detr_conformance.reporting.pages.ratio_chart import ratio_chart
 from detr_conformance.reporting.report import VERDICTS
@@ -95,7 +95,7 @@ def view_of(
         headline=HEADLINES[verdict] + _as_far_as_asked(environment),
         message=plain.as_text(report.get("message")) if verdict == "error" or not counts["fail"] else "",
         incomplete=plain.as_text(report.get("incomplete")),
-        counts=tuple((each, counts[each], word) for each, word in WORDS.items() if counts[each]),
+        counts=tuple((each, counts[each], counted(each, counts[each])) for each in WORDS if counts[each]),
         about=tuple(_about(environment, plain.as_map(report.get("times")).get("seconds"))),
         hints=tuple(plain.as_texts(report.get("hints"))),
         likenesses=tuple(_likeness(plain.as_map(each)) for each in plain.as_list(report.get("behaves_like"))),
