@@ -19,6 +19,7 @@ from detr_conformance.reporting.pages.ratio_chart import ratio_chart
 from detr_conformance.reporting.pages.report_page import web_page
 from detr_conformance.reporting.pages.view import view_of
 from detr_conformance.reporting.report import Report
+from detr_conformance.running.checking import Outputs, _write
 from helpers.places import RUNS
 from helpers.shown_reports import HOSTILE, failing_report, passing_report
 
@@ -186,6 +187,13 @@ def test_a_case_that_is_not_there_is_told_and_none_is_looked_for_without_a_folde
         entry["case_file"] = entry["case_file"] and "gone.safetensors"
     assert "gone.safetensors is not there" in page_of(report, cases=tmp_path)
     assert "gone.safetensors is not there" not in page_of(report)
+
+
+def test_check_draws_the_cases_that_it_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = failing_report(2, Path("detr-cases"))
+    _write([], [report], CHAPTERS, Outputs(json=None, junit=None, html="report.html"))
+    assert "level 1 (2 x 3)" in Path("report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_that_ended_early_says_so() -> None:
