@@ -11,12 +11,14 @@ import pytest
 
 from detr_conformance.evidence.clauses import load_chapters
 from detr_conformance.reporting.json_file import read_json
+from detr_conformance.reporting.pages.history import implementations
 from detr_conformance.reporting.pages.judged import judged_clauses, shown_ratio
 from detr_conformance.reporting.pages.matrix import tables
 from detr_conformance.reporting.pages.plain import safe_link
 from detr_conformance.reporting.pages.prose import prose
 from detr_conformance.reporting.pages.ratio_chart import ratio_chart
 from detr_conformance.reporting.pages.report_page import web_page
+from detr_conformance.reporting.pages.site import implementation_page
 from detr_conformance.reporting.pages.view import view_of
 from detr_conformance.reporting.report import Report
 from detr_conformance.running.checking import Outputs, _write
@@ -149,15 +151,18 @@ def _poisoned(value: Any) -> Any:
             return value
 
 
-@pytest.mark.parametrize("value", [None, "text", 1e400, [None], {"a": None}, [[1]]])
+ANYTHING = {"null": None, "half": "\ud800", "huge": 10**400, "list": [None], "object": {"a": None}, "lists": [[1]]}
+
+
+@pytest.mark.parametrize("value", ANYTHING.values(), ids=ANYTHING)
 def test_a_report_may_hold_anything(value: Any) -> None:
     """Everything but what `read_reports` checks may be of any type, or missing."""
     for key in ("message", "hints", "behaves_like", "findings", "times", "reached", "few_shapes", "incomplete", "junk"):
-        Page(page_of({**failing_report(2), key: value}))
+        page_of({**failing_report(2), key: value}).encode()
     for key in list(failing_report(2)["clauses"]["MSDA-1"]):
         report = failing_report(2)
         report["clauses"]["MSDA-1"][key] = value
-        Page(page_of(report))
+        page_of(report).encode()
     report = failing_report(2)
     report["findings"] = [{"clause": value, "follows": value}, value]
     report["behaves_like"] = [{"names": value, "summaries": value, "cases": value}, value]
@@ -165,7 +170,10 @@ def test_a_report_may_hold_anything(value: Any) -> None:
     report["clauses"]["no such clause"] = {"verdict": value}
     report["target"] |= {"provides": value, "version": value}
     report["environment"] |= {"devices": value, "clauses": value}
-    Page(page_of(report))
+    page_of(report).encode()
+    found = implementations([("old", failing_report(2)), ("new", report), ("newer", passing_report())], CHAPTERS)
+    shared = {"mutants": False, "deviations": False, "documentation": None}
+    implementation_page(found[0], CHAPTERS, shared).encode()
 
 
 def test_a_report_may_lack_what_older_ones_lack() -> None:

@@ -10,6 +10,7 @@ from detr_conformance.reporting.report import Report
 
 NOTEWORTHY_FACTOR = 2.0
 ABSENT = "absent"
+LARGEST = 1 << 63  # of a report's whole numbers
 
 
 def pairs(
@@ -72,7 +73,8 @@ def _noteworthy(key: str, was: float | None, now: float | None) -> bool:
 def _flat(nested: Any) -> dict[tuple[str, ...], float | None]:
     """{operation: {device: {dtype: number}}} -> {(operation, device, dtype): number}"""
     if not isinstance(nested, dict):
-        return {(): nested}
+        is_number = isinstance(nested, float) or (isinstance(nested, int) and abs(nested) < LARGEST)
+        return {(): nested} if nested is None or is_number else {}
     return {(key, *place): number for key, inner in nested.items() for place, number in _flat(inner).items()}
 
 

@@ -11,7 +11,12 @@ Numbers = dict[tuple[str, str, str], float]  # (operation, device, dtype) -> num
 
 
 def as_text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """A scalar as text; what is none is only named, as it may be of any depth."""
+    if value is None:
+        return ""
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    return f"({type(value).__name__})"
 
 
 def as_list(value: Any) -> list[Any]:
@@ -23,21 +28,32 @@ def as_texts(value: Any) -> list[str]:
 
 
 def as_map(value: Any) -> dict[str, Any]:
-    return {str(key): inner for key, inner in value.items()} if isinstance(value, Mapping) else {}
+    return {as_text(key): inner for key, inner in value.items()} if isinstance(value, Mapping) else {}
 
 
 def as_count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+def as_number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def numbers(nested: Any) -> Numbers:
     """{operation: {device: {dtype: number}}} as one dict, without what is no number."""
     return {
-        (operation, device, dtype): float(number)
+        (operation, device, dtype): number
         for operation, devices in as_map(nested).items()
         for device, dtypes in as_map(devices).items()
-        for dtype, number in as_map(dtypes).items()
-        if isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+        for dtype, value in as_map(dtypes).items()
+        if (number := as_number(value)) is not None
     }
 
 

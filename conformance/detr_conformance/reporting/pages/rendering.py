@@ -16,8 +16,8 @@ PACKAGE = "detr_conformance.reporting.pages"
 
 
 def rendered(template: str, **values: Any) -> str:
-    """A file of `templates/`, filled in."""
-    return _environment().get_template(template).render(values)
+    """A file of `templates/`, filled in; halves of letters, which JSON may hold and no file, are replaced."""
+    return _environment().get_template(template).render(values).encode("utf-8", "replace").decode("utf-8")
 
 
 @cache

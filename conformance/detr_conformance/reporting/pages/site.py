@@ -53,7 +53,7 @@ def site(
     if mutants:
         pages["mutants.html"] = partial(_kill_matrix, mutants, chapters, shared)
     for each in found:
-        pages[f"implementations/{each.slug}.html"] = partial(_implementation, each, chapters, shared)
+        pages[f"implementations/{each.slug}.html"] = partial(implementation_page, each, chapters, shared)
         pages[f"badges/{each.slug}.svg"] = partial(badge_svg, each)
         pages[f"badges/{each.slug}.json"] = partial(badge_json, each)
     in_force = [clause for chapter in chapters for clause in chapter.clauses if clause.level != "retired"]
@@ -79,7 +79,8 @@ def _matrix(found: Sequence[Implementation], chapters: Sequence[Chapter], shared
     return rendered("site_matrix.html", root="", matrices=matrices, shown=counts(matrices), **shared)
 
 
-def _implementation(each: Implementation, chapters: Sequence[Chapter], shared: Mapping[str, Any]) -> str:
+def implementation_page(each: Implementation, chapters: Sequence[Chapter], shared: Mapping[str, Any]) -> str:
+    """What its newest reports say, and what changed from report to report; `shared` is what every page knows."""
     parts = [
         {
             "view": view_of(part[-1].report, chapters, anchor=f"p{number}-" if len(each.parts) > 1 else ""),

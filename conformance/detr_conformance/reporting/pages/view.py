@@ -96,7 +96,7 @@ def view_of(
         message=plain.as_text(report.get("message")) if verdict == "error" or not counts["fail"] else "",
         incomplete=plain.as_text(report.get("incomplete")),
         counts=tuple((each, counts[each], counted(each, counts[each])) for each in WORDS if counts[each]),
-        about=tuple(_about(environment, plain.as_map(report.get("times")).get("seconds"))),
+        about=tuple(_about(environment, plain.as_number(plain.as_map(report.get("times")).get("seconds")))),
         hints=tuple(plain.as_texts(report.get("hints"))),
         likenesses=tuple(_likeness(plain.as_map(each)) for each in plain.as_list(report.get("behaves_like"))),
         findings=tuple(findings_of(report, judged, cases)),
@@ -114,12 +114,12 @@ def _as_far_as_asked(environment: Mapping[str, Any]) -> str:
     return f" to {', '.join(asked)} alone" if 0 < len(asked) <= FEW else f" to {len(asked)} clauses" if asked else ""
 
 
-def _about(environment: Mapping[str, Any], seconds: Any) -> list[str]:
-    told = [f"{key} {environment[key]}" for key in ENVIRONMENT if key in environment]
+def _about(environment: Mapping[str, Any], seconds: float | None) -> list[str]:
+    told = [f"{key} {plain.as_text(environment[key])}" for key in ENVIRONMENT if key in environment]
     told += list(plain.as_map(environment.get("devices")))
     told += ["few shapes"] if environment.get("shapes") == "few" else []
     told += ["in a process of its own"] if environment.get("isolated") else []
-    return [*told, *([f"{seconds:.1f} s"] if isinstance(seconds, (int, float)) else [])]
+    return [*told, *([f"{seconds:.1f} s"] if seconds is not None else [])]
 
 
 def _likeness(said: Mapping[str, Any]) -> Likeness:
@@ -168,5 +168,5 @@ def _facts(target: Mapping[str, Any], environment: Mapping[str, Any]) -> list[tu
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {inner}" for key, inner in value.items()) or "none"
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        return ", ".join(f"{key}: {plain.as_text(inner)}" for key, inner in plain.as_map(value).items()) or "none"
+    return ", ".join(plain.as_texts(value)) or "none" if isinstance(value, list) else plain.as_text(value)
