@@ -88,8 +88,9 @@ $(VENV)/.docs: $(READY)
 
 BROWSER := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 
-pages: docs $(if $(BROWSER),$(VENV)/.pages)  ## look at the site with Chromium, where there is one; pictures in build/pages
+pages: docs $(if $(BROWSER),$(VENV)/.pages)  ## look at the site and at reports with Chromium, if there is one; pictures in build/pages
 	$(BIN)/python docs/pages.py $(BROWSER)
+	$(BIN)/python -m pytest -q spec_tests/reports/test_pages_in_browser.py
 
 $(VENV)/.pages: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pages]'

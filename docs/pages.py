@@ -40,6 +40,10 @@ LOOKED_AT = {
     "claims": "spec/10-claims.html",
     "chapters": "spec/index.html",
     "api": "api/deformable_attention.html",
+    "results": "results/index.html",
+    "results-matrix": "results/matrix.html",
+    "results-clause": "results/clauses/MSDA-16.html",
+    "results-implementation": "results/implementations/my-broken-kernel.html",
     "source": "source/reference/detr_reference/deformable_attention/core.py.html",
 }
 WIDTHS = (1400, 400)

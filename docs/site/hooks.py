@@ -1,7 +1,8 @@
 """What MkDocs calls while it builds the site, see `mkdocs.yml`.
 
-Pages that are no files of docs/ are made here: chapters, the API, sources that a page links to, llms.txt. Links of
-pages lead to files of the repository, so that they also work where it is hosted; on the site they lead to pages.
+Pages that are no files of docs/ are made here: chapters, the API, sources that a page links to, the results, llms.txt.
+Links of pages lead to files of the repository, so that they also work where it is hosted; on the site they lead to
+pages.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from dead_links import dead_links
 from llms_index import llms_txt
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Link, Navigation
 from mkdocs.structure.pages import Page
 from page_links import linked_files, relinked
 from places import FRONT, RAW, ROOT, SPEC, place_of
 from portable import lost_lists
+from results import FOLDER, result_pages
 from source_pages import folder_page, source_page
 from spec_index import spec_index
 
@@ -60,7 +63,17 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for path in reached:
         _add(path, files, config, shown)
     files.append(File.generated(config, "llms.txt", content=_llms_txt(pages, config.site_description)))
+    for place, text in result_pages(CHAPTERS).items():
+        files.append(File.generated(config, place, content=text))
     return files
+
+
+def on_nav(nav: Navigation, *, config: MkDocsConfig, files: Files) -> Navigation:
+    """The results stand behind the specification; they are no pages of MkDocs, but a site of their own."""
+    place = f"{FOLDER}/index.html"
+    if files.get_file_from_path(place) is not None:
+        nav.items.insert(3, Link("Results", place))
+    return nav
 
 
 def _reached(paths: list[str]) -> Iterator[str]:

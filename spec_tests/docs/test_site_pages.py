@@ -104,7 +104,10 @@ def test_the_site_is_built_and_has_every_clause(tmp_path: Path) -> None:
     for clause in load_clauses(retired=True).values():
         page = tmp_path / "site" / "spec" / clause.chapter.replace(".md", ".html")
         assert f'id="{clause.id}"' in page.read_text(encoding="utf-8")
+        results = tmp_path / "site" / "results" / "clauses" / f"{clause.id}.html"
+        assert results.is_file() == (clause.level != "retired")
     assert (tmp_path / "site" / "llms.txt").is_file()
+    assert 'href="results/index.html"' in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
 
 
 @needs_mkdocs

@@ -48,6 +48,8 @@ FOLDERS = {
         ),
     },
     "conformance/detr_conformance/topics": TOPICS,
+    "conformance/detr_conformance/reporting": {"pages"},
+    "conformance/detr_conformance/reporting/pages": {"drawings"},
     "spec_tests": TOPICS
     | {
         "helpers",

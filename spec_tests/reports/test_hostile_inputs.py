@@ -16,7 +16,7 @@ from helpers.fuzzing.trying import Reader, fuzz
 ROUNDS = 60
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_damaged_input_is_read_or_refused(number: int, every_reader: list[Reader]) -> None:
     found = fuzz(every_reader[number], ROUNDS)
     assert [outcome for outcome, _ in found.wrong] == []

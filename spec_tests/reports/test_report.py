@@ -17,11 +17,11 @@ from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Event, Tail, digest
 from detr_conformance.reporting.json_file import FileError, write_json
 from detr_conformance.reporting.junit import junit_xml
+from detr_conformance.reporting.pages.report_page import web_page
 from detr_conformance.reporting.report import Report, build_report, combine, exit_code, worst_verdict
 from detr_conformance.reporting.report_file import read_reports
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import print_report
-from detr_conformance.reporting.web_page import web_page
 
 FIRST = """# 1. The core
 

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
-
 import click
 
 from detr_reference.cli import CannotDo
-
-if TYPE_CHECKING:
-    from detr_conformance.reporting.report import Report
-
-NOTEWORTHY_FACTOR = 2.0
-ABSENT = "absent"
 
 
 @click.command(short_help="What changed between two reports.")
@@ -28,6 +19,7 @@ def diff(old: str, new: str) -> None:
       1  a verdict differs, or a clause or target came or went
       2  a file cannot be read, or is not a report
     """
+    from detr_conformance.reporting.changes import pairs, remarks, verdict_changes
     from detr_conformance.reporting.json_file import FileError
     from detr_conformance.reporting.report_file import read_reports
 
@@ -36,87 +28,12 @@ def diff(old: str, new: str) -> None:
     except FileError as error:
         raise CannotDo(str(error)) from error
     differs = False
-    for title, one, other in _pairs(before, after):
-        verdicts, remarks = list(_verdict_changes(one, other)), list(_remarks(one, other))
-        if verdicts or remarks:
+    for title, one, other in pairs(before, after):
+        verdicts, others = list(verdict_changes(one, other)), list(remarks(one, other))
+        if verdicts or others:
             click.echo(click.style(title, bold=True))
-        for line in [*verdicts, *remarks]:
+        for line in [*verdicts, *others]:
             click.echo(f"  {line}")
         differs = differs or bool(verdicts)
     click.echo("verdicts differ" if differs else "no verdict differs")
     raise SystemExit(int(differs))
-
-
-def _pairs(
-    before: Mapping[str, Report], after: Mapping[str, Report]
-) -> Iterator[tuple[str, Report | None, Report | None]]:
-    """Reports of the same target; one against one in any case, as to compare two kernels."""
-    if len(before) == len(after) == 1:
-        (one,), (other,) = before.values(), after.values()
-        names = dict.fromkeys((one["target"]["name"], other["target"]["name"]))
-        yield " -> ".join(names), one, other
-        return
-    for name in sorted({*before, *after}):
-        yield name, before.get(name), after.get(name)
-
-
-def _verdict_changes(one: Report | None, other: Report | None) -> Iterator[str]:
-    from detr_conformance.evidence.clauses import natural_key
-
-    was, now = (report["verdict"] if report else ABSENT for report in (one, other))
-    if was != now:
-        yield f"verdict: {was} -> {now}"
-    if one is None or other is None:
-        return
-    for clause in sorted({*one["clauses"], *other["clauses"]}, key=natural_key):
-        was, now = (report["clauses"].get(clause, {}).get("verdict", ABSENT) for report in (one, other))
-        if was != now:
-            message = other["clauses"].get(clause, {}).get("message")
-            yield f"{clause}: {was} -> {now}" + (f" ({message})" if message else "")
-
-
-def _remarks(one: Report | None, other: Report | None) -> Iterator[str]:
-    """What changed without changing a verdict."""
-    if one is None or other is None:
-        return
-    for part in ("target", "environment"):
-        for key in sorted({*one[part], *other[part]}):
-            was, now = one[part].get(key), other[part].get(key)
-            if was != now:
-                yield f"{part} {key}: {_shown(was)} -> {_shown(now)}"
-    for clause in one["clauses"]:
-        if clause in other["clauses"]:
-            yield from _number_changes(clause, one["clauses"][clause], other["clauses"][clause])
-
-
-def _number_changes(clause: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    for key, name in (("worst_error_ratio", "worst error / limit"), ("mismatches", "mismatches")):
-        was, now = _flat(one.get(key)), _flat(other.get(key))
-        for place in [place for place in was if place in now]:
-            if _noteworthy(key, was[place], now[place]):
-                yield f"{clause}: {name} {_number(was[place])} -> {_number(now[place])} ({' '.join(place)})"
-
-
-def _noteworthy(key: str, was: float | None, now: float | None) -> bool:
-    if was == now:
-        return False
-    if was is None or now is None or key == "mismatches":
-        return True
-    return max(was, now) > NOTEWORTHY_FACTOR * min(was, now)
-
-
-def _flat(nested: Any) -> dict[tuple[str, ...], float | None]:
-    """{operation: {device: {dtype: number}}} -> {(operation, device, dtype): number}"""
-    if not isinstance(nested, dict):
-        return {(): nested}
-    return {(key, *place): number for key, inner in nested.items() for place, number in _flat(inner).items()}
-
-
-def _number(number: float | None) -> str:
-    return "none" if number is None else f"{number:.3g}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)

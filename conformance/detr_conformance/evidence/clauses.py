@@ -110,7 +110,7 @@ def load_clauses(directory: Traversable | None = None, *, retired: bool = False)
 def natural_key(clause_id: str) -> tuple[str, int, str]:
     """Sorts MSDA-2 before MSDA-10."""
     prefix, _, number = clause_id.rpartition("-")
-    return (prefix, int(number), "") if number.isdecimal() else (prefix, 0, number)
+    return (prefix, int(number), "") if number.isdecimal() and len(number) < 10 else (prefix, 0, number)
 
 
 def compact_ids(ids: Iterable[str]) -> str:

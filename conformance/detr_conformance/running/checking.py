@@ -21,12 +21,12 @@ from detr_conformance.reporting.deviations import Deviation, DeviationError, loa
 from detr_conformance.reporting.events import Event, digest
 from detr_conformance.reporting.json_file import FileError, write_json, write_whole
 from detr_conformance.reporting.junit import junit_xml
+from detr_conformance.reporting.pages.report_page import web_page
 from detr_conformance.reporting.progress import LiveProgress
 from detr_conformance.reporting.report import Report, build_report, combine, exit_code, worst_verdict
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import print_report, print_summary
 from detr_conformance.reporting.terminal_reached import print_reached
-from detr_conformance.reporting.web_page import web_page
 from detr_conformance.running.loaders import resolve_names
 from detr_conformance.running.placing import load, words_of
 from detr_conformance.running.runner import run_suite
@@ -202,4 +202,4 @@ def _write(runs: Sequence[Run], reports: Sequence[Report], chapters: Sequence[Ch
     if outputs.junit:
         write_whole(outputs.junit, junit_xml(runs))
     if outputs.html:
-        write_whole(outputs.html, web_page(reports, chapters))
+        write_whole(outputs.html, web_page(reports, chapters, Path()))

@@ -16,10 +16,10 @@ from detr_conformance.reporting.console import report_console
 from detr_conformance.reporting.events import digest
 from detr_conformance.reporting.json_file import FileError, write_json, write_whole
 from detr_conformance.reporting.junit import junit_xml
+from detr_conformance.reporting.pages.report_page import web_page
 from detr_conformance.reporting.report import build_report, exit_code
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal import print_report
-from detr_conformance.reporting.web_page import web_page
 from detr_conformance.running.checking import Outputs as Files
 from detr_conformance.running.checking import refuse_unwritable
 from detr_conformance.vectors.export import MANIFEST, Export, Show, Wanted, collect

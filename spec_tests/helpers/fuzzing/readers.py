@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from detr_conformance.evidence.clauses import load_chapters
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.case_files import CaseFileError, read_case, write_case
 from detr_conformance.isolation.client import RaisedThere
@@ -19,6 +20,13 @@ from detr_conformance.isolation.plain import Given, Plain
 from detr_conformance.isolation.process import Died, NotDone
 from detr_conformance.recording.calls import read_calls, write_call
 from detr_conformance.reporting.deviations import DeviationError, load_deviations
+from detr_conformance.reporting.json_file import FileError
+from detr_conformance.reporting.pages.badge import badge_svg
+from detr_conformance.reporting.pages.history import implementations
+from detr_conformance.reporting.pages.report_page import web_page
+from detr_conformance.reporting.pages.site import implementation_page
+from detr_conformance.reporting.pages.site_matrix import causes, chapter_matrices
+from detr_conformance.reporting.report_file import read_reports
 from detr_conformance.vectors.export import MANIFEST, Wanted, collect
 from detr_conformance.vectors.reading import VectorsError, read_vectors
 from detr_conformance.vectors.store import StoreError, parse
@@ -26,6 +34,7 @@ from detr_conformance.vectors.verify import Outputs, events
 from helpers.commands import run
 from helpers.fuzzing.trying import Reader
 from helpers.places import ROOT
+from helpers.shown_reports import failing_report, passing_report
 
 DEVIATIONS = ROOT / "conformance" / "detr_conformance" / "deviations" / "torch.toml"
 
@@ -114,6 +123,25 @@ def compared(folder: Path) -> None:
         raise VectorsError(result.output)
 
 
+def shown(folder: Path) -> None:
+    """A page of a report and of its case, and the history of both reports."""
+    try:
+        before, after = (list(read_reports(folder / name).values()) for name in ("before.json", "after.json"))
+    except FileError as error:
+        raise VectorsError(str(error)) from error
+    for report in after:
+        for entry in report["clauses"].values():
+            entry["case_file"] = "case.safetensors"
+    chapters = load_chapters()
+    web_page(after, chapters, folder).encode()
+    found = implementations([*(("before", each) for each in before), *(("after", each) for each in after)], chapters)
+    chapter_matrices(found, chapters)
+    causes(found)
+    for implementation in found:
+        implementation_page(implementation, chapters, {"mutants": False, "deviations": False, "documentation": None})
+        badge_svg(implementation)
+
+
 def judged(folder: Path) -> None:
     vectors = read_vectors(folder)
     list(events(vectors, Outputs.of(folder, vectors), "mine"))
@@ -155,6 +183,9 @@ def readers() -> Iterator[Reader]:
     )
     yield Reader("runner's answer", answer(), take_over, (Died, NotDone, RaisedThere))
     yield Reader("report", {"report.json": report()}, compared, (VectorsError,))
+    planted = json.dumps(failing_report(2)).encode()
+    files = {"before.json": json.dumps(passing_report()).encode(), "after.json": planted, "case.safetensors": case}
+    yield Reader("pages of reports", files, shown, (VectorsError,))
     folder = vectors_folder()
     manifest = json.loads(folder[MANIFEST])
     yield Reader("vectors and outputs", folder, judged, (VectorsError,))
