@@ -68,7 +68,7 @@ pictures: $(READY)  ## draw the pictures of the spec chapters from the reference
 	$(BIN)/python docs/pictures.py
 
 kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.md and its JSON (about 20 minutes)
-	$(BIN)/python -m detr_conformance.running.kill_matrix docs/runs/kill-matrix.json.gz docs/kill-matrix.md
+	$(BIN)/python -m detr_conformance.running.kill_matrix conformance/detr_conformance/evidence/kill-matrix.json.gz docs/kill-matrix.md
 
 vectors-gate: $(READY)  ## do vectors judge outputs of mutants as the suite judges the mutants? (float32; an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m detr_conformance.vectors.gate --dtype float32

@@ -210,6 +210,7 @@ class Reporter:
         self.events: list[dict[str, Any]] = []
         self.clauses: dict[str, tuple[str, ...]] = {}
         self.started = time.monotonic()
+        self.failed = 0
         self._send(self.session.start_event())
 
     def _send(self, event: dict[str, Any]) -> None:
@@ -236,6 +237,7 @@ class Reporter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         found = [event for name, event in report.user_properties if name == "detr"]
+        self.failed += report.failed
         if found and (report.when == "call" or not report.passed):
             self._send({**found[0], "seconds": round(report.duration, 4)})  # type: ignore[dict-item]
         elif not found and report.failed and report.nodeid in self.clauses:
@@ -254,6 +256,7 @@ class Reporter:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         seconds = round(time.monotonic() - self.started, 2)
-        self._send({"event": "finish", "exit": int(exitstatus), "seconds": seconds})
+        stopped = bool(self.config.getoption("maxfail")) and self.failed >= self.config.getoption("maxfail")
+        self._send({"event": "finish", "exit": int(exitstatus), "seconds": seconds, "stopped": stopped})
         if path := self.config.getoption("--detr-json"):
             self.session.write_report(self.events, Path(path))

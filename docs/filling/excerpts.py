@@ -6,7 +6,7 @@ import re
 
 from filling.saved import lines_of
 
-ROW = re.compile(r"^[A-Z]+-\d+ .*\b(pass|FAIL|warn)\b")
+ROW = re.compile(r"^[A-Z]+-\d+ .*\b(pass|FAIL|follows|undecided|warn)\b")
 
 
 def fenced(*parts: list[str]) -> str:
@@ -40,16 +40,36 @@ def passing() -> str:
 
 def failing() -> str:
     lines = lines_of("my-broken-kernel")
-    failures = [line for line in lines if ROW.match(line) and " FAIL " in line and "(MUST)" not in line]
-    return fenced([*lines[:1], "", *failures], section(lines, "MSDA-15"), lines[-1:])
+    wrong = re.compile(r" (FAIL|follows|undecided) ")
+    rows = [line for line in lines if ROW.match(line) and wrong.search(line) and "(MUST)" not in line]
+    return fenced([*lines[:1], *causes(lines), "", *rows], section(lines, first_of(lines)), lines[-1:])
 
 
 def failing_in_short() -> str:
     lines = lines_of("my-broken-kernel")
-    return fenced(lines[:1], section(lines, "MSDA-15"), lines[-1:])
+    return fenced([*lines[:1], *causes(lines)], section(lines, first_of(lines)), lines[-1:])
 
 
 def parted() -> str:
     """What a report says of a whole model: the numbers, and the first stage that diverges."""
     lines = lines_of("ported-dino")
-    return fenced(lines[:1], section(lines, "BLK-1"), lines[-1:])
+    return fenced([*lines[:1], *causes(lines)], section(lines, first_of(lines)), lines[-1:])
+
+
+def beginning(name: str) -> str:
+    """What was wrong, and the verdict."""
+    lines = lines_of(name)
+    return fenced([*lines[:1], *causes(lines)], lines[-1:])
+
+
+def causes(lines: list[str]) -> list[str]:
+    """What a report of a failing target begins with."""
+    heading = next(i for i, line in enumerate(lines[1:], 1) if line)
+    after = lines[heading + 1 :]
+    return ["", lines[heading], *after[: after.index("")]]
+
+
+def first_of(lines: list[str]) -> str:
+    """The clause that is to be looked at first."""
+    found = (re.search(r"look at (\S+) first", line) for line in causes(lines))
+    return next(each.group(1) for each in found if each)

@@ -67,6 +67,10 @@ COMMANDS = {
     "reference-compiled": Command("detr-spec check reference-compiled"),
     "my-kernel": Command(f"detr-spec check {EXAMPLE}:target", shown=True),
     "my-broken-kernel": Command(f"detr-spec check {EXAMPLE}:broken", status=1, shown=True),
+    "wrong-numpy": Command("detr-spec check docs/examples/numpy_kernel.py:wrong --profile smoke", status=1, shown=True),
+    "wrong-jax": Command(
+        "detr-spec check docs/examples/jax_kernel.py:wrong --profile smoke --shapes few", status=1, shown=True
+    ),
     "ported-dino": Command(f"detr-spec check {PORT}:target --operation dino", status=1, shown=True),
     "training-check": Command(f"detr-spec check {EXAMPLE}:target --profile training", shown=True),
     "torch": Command("detr-spec check torch"),
@@ -109,13 +113,13 @@ def _smoke() -> None:
         make_small(RUNS / f"smoke-{picture}.png")
 
 
-def _runner() -> None:
+def _runner(name: str, program: str, command: Command, *flags: str) -> None:
     """The runner in C++, compiled as the Makefile says, and its verdict."""
     (ROOT / "build").mkdir(exist_ok=True)
     source = "docs/examples/cpp_runner/runner.cpp"
     compiler = os.environ.get("CXX", "g++")
-    subprocess.run([compiler, "-std=c++17", "-O2", "-o", "build/runner", source], cwd=ROOT, check=True)
-    Command(RUNNER).run("cpp-runner")
+    subprocess.run([compiler, "-std=c++17", "-O2", *flags, "-o", program, source], cwd=ROOT, check=True)
+    command.run(name)
 
 
 def _script(name: str) -> None:
@@ -126,7 +130,14 @@ def _script(name: str) -> None:
 # `docs/overfit.py` is not among them: it needs photographs.
 MAKE: dict[str, Callable[[], None]] = {
     **{name: partial(command.run, name) for name, command in COMMANDS.items()},
-    "cpp-runner": _runner,
+    "cpp-runner": partial(_runner, "cpp-runner", "build/runner", Command(RUNNER)),
+    "wrong-cpp": partial(
+        _runner,
+        "wrong-cpp",
+        "build/broken-runner",
+        Command("detr-spec check --runner build/broken-runner --profile smoke", status=1, shown=True),
+        "-DBROKEN",
+    ),
     "smoke": _smoke,
     "dry-run": partial(_script, "dry_run"),
     "full-size": partial(_script, "full_size"),

@@ -9,6 +9,8 @@ from typing import Any
 
 from detr_conformance.evidence.catalogue import covering_tests, mutants
 from detr_conformance.evidence.clauses import load_chapters, load_clauses
+from detr_conformance.reporting.findings import KILL_MATRIX
+from detr_conformance.reporting.json_file import read_json
 from filling.runs import BLOCKS, DETECTORS
 from filling.saved import saved
 
@@ -112,7 +114,7 @@ def chapters() -> str:
 
 
 def kill_rates() -> str:
-    found = saved("kill-matrix")
+    found = read_json(KILL_MATRIX)
     total, declared, naive = (found[key] for key in ("total", "rejected_by_declared_clause", "rejected_by_naive_check"))
     return (
         f"Of {total} mutants {declared} are rejected by the clause they declare; a naive check (initial weights, "

@@ -7,6 +7,7 @@ from pathlib import Path
 from places import ROOT
 
 from detr_conformance.evidence.clauses import Chapter
+from detr_conformance.reporting.findings import KILL_MATRIX
 from detr_conformance.reporting.json_file import read_json
 from detr_conformance.reporting.pages.site import site
 from detr_conformance.reporting.report_file import read_reports
@@ -29,7 +30,6 @@ SHOWN = (
     "my-broken-kernel",
     "ported-dino",
 )
-KILL_MATRIX = "kill-matrix"
 
 
 def result_pages(chapters: list[Chapter], runs: Path = RUNS) -> dict[str, str]:
@@ -38,7 +38,5 @@ def result_pages(chapters: list[Chapter], runs: Path = RUNS) -> dict[str, str]:
     if not saved:
         return {}
     reports = [(name, report) for name, file in saved for report in read_reports(file).values()]
-    killed = runs / f"{KILL_MATRIX}.json.gz"
-    kill_matrix = read_json(killed) if killed.is_file() else None
-    pages = site(reports, chapters, kill_matrix=kill_matrix, documentation="../")
+    pages = site(reports, chapters, kill_matrix=read_json(KILL_MATRIX), documentation="../")
     return {f"{FOLDER}/{place}": made() for place, made in pages.items()}

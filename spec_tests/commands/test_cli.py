@@ -291,7 +291,7 @@ def test_several_targets_give_a_summary_and_the_worst_status(
         (["mine.py:target", "--json", "no/such/folder/r.json"], "there is no folder"),
         (["mine.py:target", "--html", "."], "it is a folder"),
         (["mine.py:target", "--replay", "no-case"], "does not exist"),
-        (["mine.py:target", "--operation", "conv"], "is not one of"),
+        (["mine.py:target", "--operation", "conv"], "there is no operation"),
         (["mine.py:target", "--dtype", "int8"], "is not one of"),
         (["mine.py:target", "--jobs", "0"], "x>=1"),
         ([], "Missing argument 'TARGET'"),
@@ -334,7 +334,7 @@ def test_an_interrupt_ends_the_suite_and_exits_130(here: Path, number: signal.Si
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert stderr.splitlines()[1:] == ["interrupted in slow"]
+    assert stderr.splitlines()[1:] == ["interrupted in slow, after 0 of ? tests"]
     assert _wait_for(lambda: not any(_lives(int(pid)) for pid in pids.split()))
 
 
@@ -386,11 +386,21 @@ def test_targets_lists_what_loads_and_why_the_rest_does_not(here: Path, monkeypa
     values = {"good": "good_target_of_test:target", "bad": "no_such_package_of_test:target"}
     entries = {name: EntryPoint(name, value, loaders.GROUP) for name, value in values.items()}
     monkeypatch.setattr(loaders, "installed_targets", lambda: entries)
-    result = run("targets")
-    assert result.exit_code == 0
-    assert "float16 on cuda" in result.output
-    assert "cannot be loaded: " in result.output
-    assert "no_such_package_of_test" in result.output
+    table = run("targets")
+    assert table.exit_code == 0
+    assert "f16" in table.output
+    assert "cannot be loaded" in table.output
+    assert "bad" not in run("targets", "--operation", "ms_deform_attn").output
+    assert "good" not in run("targets", "--operation", "mlp").output
+    assert "float16 on cuda" in run("targets", "good").output
+    assert "no_such_package_of_test" in run("targets", "bad").output
+    assert run("targets", "worse").exit_code == 2
+
+
+def test_an_operation_that_is_nearly_right_is_answered_with_the_right_one() -> None:
+    result = run("check", "reference", "--operation", "ms_deform_atn")
+    assert result.exit_code == 2
+    assert "there is no operation 'ms_deform_atn'; did you mean ms_deform_attn" in result.stderr
 
 
 def report(name: str = "mine", verdict: str = "pass", ratio: float = 0.5, **clauses: str) -> dict[str, Any]:

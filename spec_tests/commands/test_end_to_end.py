@@ -115,7 +115,9 @@ def test_a_replay_judges_one_case(failed: tuple[Path, subprocess.CompletedProces
     folder, _ = failed
     case = report(folder / "first.json")["clauses"]["MSDA-15"]["case_file"]
     assert check(folder, f"{KERNEL}:broken", "--replay", case).returncode == 1
-    assert check(folder, f"{KERNEL}:target", "--replay", case).returncode == 0
+    repaired = check(folder, f"{KERNEL}:target", "--replay", case)
+    assert repaired.returncode == 0
+    assert "this case passes now" in repaired.stdout
 
 
 def test_no_verdict_without_an_ordinary_call(tmp_path: Path) -> None:

@@ -150,12 +150,13 @@ def test_interrupted_before_anything_was_written(toml: Path, tmp_path: Path, mon
     assert "there is nothing to resume" in result.stderr
 
 
-def test_the_list_has_every_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_the_list_has_every_recipe_in_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     result = typed("--list")
     assert result.exit_code == 0
+    assert max(map(len, result.output.splitlines())) <= 80
     for name in names():
-        assert f" {name} " in result.output
+        assert f"{name} " in result.output
     assert "49.0" in result.output
 
 

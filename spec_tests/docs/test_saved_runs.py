@@ -16,8 +16,8 @@ from helpers.places import ROOT, RUNS
 MOST_BYTES = 3_000_000
 MOST_PLAIN_BYTES = 16_000  # what a reader takes in without unpacking
 
-# Made by their own commands: `docs/overfit.py FOLDER` and `make kill-matrix`.
-OTHERS = {"overfit", "kill-matrix"}
+# Made by its own command: `docs/overfit.py FOLDER`.
+OTHERS = {"overfit"}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def _run_of(path: Path) -> str:
 
 def test_reports_and_measurements_are_compressed_and_short_results_are_not(runs: ModuleType) -> None:
     compressed = {path.name.removesuffix(".json.gz") for path in RUNS.glob("*.json.gz")}
-    assert compressed == {*runs.COMMANDS, "cpp-runner", "kill-matrix"}
+    assert compressed == {*runs.COMMANDS, "cpp-runner", "wrong-cpp"}
     plain = {path.stem: path.stat().st_size for path in RUNS.glob("*.json")}
     assert plain.keys() == {*runs.MAKE, *OTHERS} - compressed
     assert max(plain.values()) <= MOST_PLAIN_BYTES

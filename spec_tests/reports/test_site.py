@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from detr_conformance.evidence.clauses import load_chapters, load_clauses
+from detr_conformance.reporting.findings import KILL_MATRIX
 from detr_conformance.reporting.json_file import read_json
 from detr_conformance.reporting.pages.badge import badge_json, badge_svg
 from detr_conformance.reporting.pages.history import Implementation, implementations
@@ -98,7 +99,7 @@ def test_a_cause_is_told_once_with_all_who_have_it() -> None:
 @pytest.fixture(scope="module")
 def pages() -> Pages:
     reports = [("old", failing_report(30)), ("new", failing_report(3)), ("other", named(passing_report(), HOSTILE))]
-    return site(reports, CHAPTERS, kill_matrix=read_json(RUNS / "kill-matrix.json.gz"))
+    return site(reports, CHAPTERS, kill_matrix=read_json(KILL_MATRIX))
 
 
 def test_there_is_a_page_for_each_clause_and_each_implementation_and_no_dead_link(pages: Pages) -> None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from detr_conformance.cli.completion import ClauseId, TargetName
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.cli.completion import ClauseId, OperationName, TargetName
 from detr_conformance.target import DTYPES
 from detr_reference.cli import CannotDo
 
@@ -24,7 +23,7 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     metavar="CMD",
     help="In the place of TARGET: the command that starts a program which speaks the protocol of runners.",
 )
-@click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
+@click.option("--operation", multiple=True, type=OperationName(), help="Only this; repeatable.")
 @click.option(
     "--clause", "clauses", multiple=True, type=ClauseId(), help="Only this, as in MSDA-7, or all of MSDA; repeatable."
 )
@@ -89,6 +88,9 @@ PROFILES = ("smoke", "standard", "thorough", "full-size", "training")
     help="Run only this saved case, one that failed before.",
 )
 @click.option(
+    "--exitfirst", "-x", is_flag=True, help="Stop at the first failure; the report says that it is incomplete."
+)
+@click.option(
     "--cases",
     "calls",
     type=click.Path(exists=True, file_okay=False),
@@ -127,6 +129,7 @@ def check(
     junit_file: str | None,
     html_file: str | None,
     replay: str | None,
+    exitfirst: bool,
     calls: str | None,
     coverage: bool,
     cases_dir: str,
@@ -179,6 +182,7 @@ def check(
         shapes=shapes,
         clauses=asked,
         calls=calls,
+        exitfirst=exitfirst,
     )
     checked = str(target if runner is None else runner)
     raise SystemExit(check_targets(checked, selection, Outputs(json_file, junit_file, html_file, curves, coverage)))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+
 import click
 from click.shell_completion import CompletionItem
+
+from detr_conformance.operations import OPERATIONS
 
 
 class TargetName(click.ParamType):
@@ -16,6 +20,18 @@ class TargetName(click.ParamType):
 
         names = [CompletionItem(name) for name in installed_targets() if name.startswith(incomplete)]
         return names or [CompletionItem(incomplete, type="file")]
+
+
+class OperationName(click.Choice[str]):
+    """The id of an operation; one that is nearly right is answered with the right one."""
+
+    def __init__(self) -> None:
+        super().__init__(list(OPERATIONS))
+
+    def get_invalid_choice_message(self, value: object, ctx: click.Context | None) -> str:
+        close = difflib.get_close_matches(str(value), OPERATIONS, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(OPERATIONS)}"
+        return f"there is no operation {value!r}; {hint}"
 
 
 class ClauseId(click.ParamType):

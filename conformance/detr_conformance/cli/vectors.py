@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from detr_conformance.operations import OPERATIONS
+from detr_conformance.cli.completion import OperationName
 from detr_conformance.target import DTYPES
 
 FOLDER = click.Path(file_okay=False)
@@ -21,7 +21,7 @@ def vectors() -> None:
 
 @vectors.command(short_help="Write vectors to a folder.")
 @click.argument("folder", type=FOLDER)
-@click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
+@click.option("--operation", multiple=True, type=OperationName(), help="Only this; repeatable.")
 @click.option("--dtype", multiple=True, type=click.Choice(DTYPES), help="Only this; repeatable.")
 @click.option(
     "--profile",

@@ -113,6 +113,19 @@ def natural_key(clause_id: str) -> tuple[str, int, str]:
     return (prefix, int(number), "") if number.isdecimal() and len(number) < 10 else (prefix, 0, number)
 
 
+def compact_ids(ids: Iterable[str]) -> str:
+    """ "MSDA-3, MSDA-5 to MSDA-9" """
+    keys = [natural_key(clause_id) for clause_id in sorted(ids, key=natural_key)]
+    runs: list[list[tuple[str, int, str]]] = []
+    for key in keys:
+        if runs and runs[-1][-1][0] == key[0] and runs[-1][-1][1] == key[1] - 1:
+            runs[-1].append(key)
+        else:
+            runs.append([key])
+    names = [[f"{prefix}-{number}" for prefix, number, _ in run] for run in runs]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in names)
+
+
 def parse_chapter(file: str, markdown: str) -> Chapter:
     """Find the clauses in one chapter's text."""
     paragraphs = list(_paragraphs(markdown))

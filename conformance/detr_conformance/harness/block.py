@@ -129,7 +129,7 @@ def _called(subject: Subject, case: Case, made: Callable[..., Any] | None) -> tu
     output = bound.forward(inputs)
     for name, tensor in _state(made).items():
         if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
-            raise Mismatch(f"the call changed {name}", where=name)
+            raise Mismatch(f"the call changed {name}", where=name, kind="arguments")
     return bound, output
 
 
@@ -175,6 +175,14 @@ def parameters_by_name(operation: str, made: Any, case: Case) -> dict[str, tuple
     names = trained(operation, case) & parameters_of(case).keys()
     if hasattr(made, "spec_parameters"):
         said = made.spec_parameters()
+        if missing := sorted(names - said.keys()):
+            raise Mismatch(
+                f"spec_parameters() does not say which tensor is {missing[0]}, so its gradient cannot be read",
+                where=missing[0],
+                expected=", ".join(missing),
+                got=", ".join(sorted(said)) or "nothing",
+                kind="parameters",
+            )
         return {name: said[name] if isinstance(said[name], tuple) else (said[name],) for name in names}
     own = dict(made.named_parameters()) if isinstance(made, nn.Module) else {}
     found: dict[str, tuple[Tensor, ...]] = {}
@@ -186,6 +194,7 @@ def parameters_by_name(operation: str, made: Any, case: Case) -> dict[str, tuple
                 where=name,
                 expected="one",
                 got=", ".join(matches) or "none",
+                kind="parameters",
             )
         found[name] = (own[matches[0]],)
     return found

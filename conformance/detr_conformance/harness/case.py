@@ -18,6 +18,7 @@ TORCH_DTYPES = {
 }
 PARAMETER = "parameter:"  # tensors of a case whose name begins so are the module's parameters
 LAYOUTS = ("contiguous", "offset", "transposed", "sliced")
+DESCRIBED = 1 << 16  # elements of a tensor that is laid out only to say its strides
 OF_IMAGES = "channels_last"  # a further layout, of what has four axes; whatever has fewer is contiguous
 
 
@@ -69,11 +70,17 @@ class Case:
         if "spatial_shapes" in self.tensors:
             parts.append("levels " + " ".join(f"({h}, {w})" for h, w in self["spatial_shapes"].tolist()))
         shown = [name for name in self.tensors if not name.startswith(PARAMETER)]
-        parts += [f"{name} {tuple(self[name].shape)}" for name in shown if self[name].is_floating_point()]
+        parts += [f"{name} {self._form(name)}" for name in shown if self[name].is_floating_point()]
         if hidden := len(self.tensors) - len(shown):
             parts.append(f"{hidden} parameters")
         parts.append(self.layout)
         return "; ".join(parts)
+
+    def _form(self, name: str) -> str:
+        """The shape of a tensor and, where it does not lie in that order without gaps, its strides."""
+        shape = f"{tuple(self[name].shape)}"
+        laid = lay_out(self[name], self.layout) if self[name].numel() <= DESCRIBED else self[name]
+        return shape if laid.is_contiguous() else f"{shape} with strides {laid.stride()}"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,10 @@ class Failure(Exception):
         self.mismatch = mismatch
 
 
+class Undecided(Failure):
+    """A clause about how a call is made failed, where a case's plain call is wrong too, and is what is told."""
+
+
 def run_cases(
     cases: Cases,
     check: Callable[[Case], float | None],

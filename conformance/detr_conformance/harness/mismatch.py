@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+PLAIN = "plain"
 SIGMAS = 6.0  # of a right implementation, one statistic in 500 million lies beyond
 
 
@@ -26,6 +29,8 @@ class Mismatch(AssertionError):
         expected, got, limit: numbers as text, so that NaN and infinity survive JSON.
         count: "12 of 480 elements".
         ratio: the error over its limit, where that is a number.
+        kind: of `evidence.any_call.COMMON`, if any call with that mistake fails, whatever the test asks; PLAIN, if it
+            is about the plain call that a test begins with.
     """
 
     message: str
@@ -36,14 +41,25 @@ class Mismatch(AssertionError):
     count: str | None = None
     ratio: float | None = None
     detail: str | None = None
+    kind: str | None = None
 
     def __str__(self) -> str:
         return self.message
 
-    def told(self, detail: str) -> dict[str, str | None]:
+    def told(self, detail: str) -> dict[str, Any]:
         """What a result event says of it beside the message."""
-        parts = {name: getattr(self, name) for name in ("where", "expected", "got", "limit", "count")}
-        return parts | {"detail": detail}
+        parts = {name: getattr(self, name) for name in ("where", "expected", "got", "limit", "count", "kind")}
+        return parts | {"detail": detail, "raised": isinstance(self, Raised)}
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """What fails within is the plain call, which a test about how calls are made begins with."""
+    try:
+        yield
+    except Mismatch as mismatch:
+        mismatch.kind = mismatch.kind or PLAIN
+        raise
 
 
 class Raised(Mismatch):
@@ -118,6 +134,7 @@ def check_form(name: str, got: Tensor, expected: Tensor) -> None:
             where=f"{name}.shape",
             expected=str(tuple(expected.shape)),
             got=str(tuple(got.shape)),
+            kind="form",
         )
 
 
@@ -154,10 +171,11 @@ def expect(
     expected: str | None = None,
     got: str | None = None,
     limit: str | None = None,
+    kind: str | None = None,
 ) -> None:
     """Raises Mismatch with the message unless the condition holds."""
     if not condition:
-        raise Mismatch(message, where, expected, got, limit)
+        raise Mismatch(message, where, expected, got, limit, kind=kind)
 
 
 def expect_share(what: str, hits: Tensor, probability: float, *, where: str = "output", sigmas: float = SIGMAS) -> None:

@@ -32,12 +32,14 @@ def packed(output: Any, shapes: Shapes | None) -> Any:
     if shapes is None:
         return output
     if not isinstance(output, Mapping):
-        raise Mismatch(f"the output is a {type(output).__name__}, not a dict with the keys {', '.join(shapes)}")
+        raise Mismatch(
+            f"the output is a {type(output).__name__}, not a dict with the keys {', '.join(shapes)}", kind="form"
+        )
     parts: list[Tensor] = []
     for name, shape in shapes.items():
         if name not in output:
             given = ", ".join(map(str, output)) or "none"
-            raise Mismatch(f"the output has no {name}", where=name, expected=", ".join(shapes), got=given)
+            raise Mismatch(f"the output has no {name}", where=name, expected=", ".join(shapes), got=given, kind="form")
         check_form(name, output[name], torch.empty(shape, device="meta"))
         parts.append(output[name])
     return torch.cat([part.flatten() for part in parts]) if parts else torch.empty(0)

@@ -146,7 +146,7 @@ class Subject:
             output = self.implementation(*arguments.values())
         for name, tensor in arguments.items():
             if not _same_bytes(tensor, private[name]):
-                raise Mismatch(f"the call changed its argument {name}", where=name)
+                raise Mismatch(f"the call changed its argument {name}", where=name, kind="arguments")
         self._check_held()
         self.raw = output
         self._held += [("the output", tensor, tensor.detach().clone()) for tensor in self.handed_out()]
@@ -186,7 +186,7 @@ class Subject:
         """The gradients of the inputs; neither they nor grad_output may be changed by the backward pass."""
         check_form("output", output, grad_output)
         if not output.requires_grad:
-            raise Mismatch(f"the output asks for {NO_GRADIENT}, and backward is claimed", got=NO_GRADIENT)
+            raise Mismatch(f"the output asks for {NO_GRADIENT}, and backward is claimed", got=NO_GRADIENT, kind="graph")
         before = grad_output.detach().clone()
         private = {name: tensor.detach().clone() for name, tensor in inputs.items()}
         poison(self.device, {tensor.numel() for tensor in inputs.values()}, self.torch_dtype)
@@ -200,10 +200,10 @@ class Subject:
                 allow_unused=True,
             )
         if not _same_bytes(grad_output, before):
-            raise Mismatch("backward changed the gradient of the output", where="grad_output")
+            raise Mismatch("backward changed the gradient of the output", where="grad_output", kind="arguments")
         for name, tensor in inputs.items():
             if not _same_bytes(tensor.detach(), private[name]):
-                raise Mismatch(f"backward changed the argument {name}", where=name)
+                raise Mismatch(f"backward changed the argument {name}", where=name, kind="arguments")
         self._check_held()
         self._held += [("a gradient", each, each.detach().clone()) for each in gradients if each is not None]
         return dict(zip(inputs, gradients, strict=True))
@@ -211,7 +211,9 @@ class Subject:
     def _check_held(self) -> None:
         for what, held, copy in self._held:
             if not _same_bytes(held.detach(), copy):
-                raise Mismatch(f"a later call changed {what} of an earlier one", where=what.split()[1])
+                raise Mismatch(
+                    f"a later call changed {what} of an earlier one", where=what.split()[1], kind="earlier results"
+                )
 
     def drop_held(self) -> None:
         """Forgets earlier outputs, which the test is about to modify itself."""
@@ -248,9 +250,11 @@ class Subject:
         """One gradient, which must be there."""
         gradient = gradients.get(name)
         if gradient is None:
-            raise Mismatch(f"{name} got no gradient", where=f"grad_{name}", expected="a tensor", got="None")
+            raise Mismatch(
+                f"{name} got no gradient", where=f"grad_{name}", expected="a tensor", got="None", kind="gradient"
+            )
         if gradient.layout != torch.strided:
-            raise Mismatch(f"{name} got a gradient of layout {gradient.layout}", where=f"grad_{name}")
+            raise Mismatch(f"{name} got a gradient of layout {gradient.layout}", where=f"grad_{name}", kind="gradient")
         return gradient
 
 
@@ -320,7 +324,7 @@ def _modes_restored() -> Iterator[None]:
                 changed.append(f"{name} from {before[name]} to {read()}")
                 restore(before[name])
     if changed:
-        raise Mismatch(f"the call changed {', '.join(changed)}", where="global state")
+        raise Mismatch(f"the call changed {', '.join(changed)}", where="global state", kind="modes")
 
 
 def _same_bytes(a: Tensor, b: Tensor) -> bool:

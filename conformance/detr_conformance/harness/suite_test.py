@@ -7,18 +7,21 @@ from dataclasses import dataclass
 
 from hypothesis.strategies import SearchStrategy
 
+from detr_conformance.evidence.any_call import clause_of
 from detr_conformance.harness.case import Case, LazyCases, mixed_seed
-from detr_conformance.harness.drive import Cases, Failure, reduced, run_cases
+from detr_conformance.harness.drive import Cases, Failure, Undecided, reduced, run_cases
 from detr_conformance.harness.few_shapes.budget import LeftOut, NotTried
 from detr_conformance.harness.few_shapes.drawing import rounded
-from detr_conformance.harness.mismatch import Mismatch, SuiteError
+from detr_conformance.harness.mismatch import PLAIN, Mismatch, SuiteError
 from detr_conformance.harness.subject import Calls, NotProvided, Subject
+from detr_conformance.isolation.process import NotDone
 from detr_conformance.target import DTYPES
 
 LARGEST_CALL = 1 << 20  # elements of a call that is judged as a whole
 ALL = ("float64", "float32", "float16", "bfloat16")
 HALF = ("float16", "bfloat16")
 OWN_TESTS = ("full-size", "training")  # profiles that run tests of their own, and those alone
+REPLAYS = 5  # of one case: whether it fails may change from call to call
 EXAMPLES = {"smoke": 2, "standard": 16, "thorough": 200, "full-size": 16, "training": 16}
 
 
@@ -37,6 +40,8 @@ class SuiteTest:
         profile: the one profile that runs this test, and no others; None for the tests of all other profiles.
         costly: takes seconds; of thousands of mutants and twins it is asked only where it is what they are about.
         any_call: asks nothing of a case but that it is a call, so that a recorded one serves as well.
+        plain: judges the plain call of a case's numbers, where the clause is about how a call is made; if that is wrong
+            already, the clause is undecided.
     """
 
     name: str
@@ -50,6 +55,7 @@ class SuiteTest:
     profile: str | None = None
     costly: bool = False
     any_call: bool = False
+    plain: Callable[[Subject, Case], None] | None = None
 
     def runs_in(self, profile: str) -> bool:
         """Whether a run of this profile asks it: a profile with tests of its own asks these alone."""
@@ -66,6 +72,7 @@ def covers(
     profile: str | None = None,
     costly: bool = False,
     any_call: bool = False,
+    plain: Callable[[Subject, Case], None] | None = None,
 ) -> Callable[[Callable[[Subject, Case], None]], Callable[[Subject], None]]:
     """Marks a property `(subject, case)` as the test of one or more clauses."""
 
@@ -79,7 +86,7 @@ def covers(
             property.__module__,
         )
         test.suite_test = SuiteTest(  # type: ignore[attr-defined]
-            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile, costly, any_call
+            property.__name__, property, clauses, cases, dtypes, feature, once, share, profile, costly, any_call, plain
         )
         return test
 
@@ -87,15 +94,65 @@ def covers(
 
 
 def decide(subject: Subject, test: SuiteTest) -> None:
-    """Runs a test over its cases (or over the one being replayed); raises drive.Failure."""
+    """Runs a test over its cases, over recorded calls, or over the one case that is replayed.
+
+    Raises:
+        drive.Undecided: a case failed, and so does the plain call of its numbers.
+        drive.Failure: a case failed.
+    """
+    try:
+        _decide(subject, test)
+    except Failure as failure:
+        told = failure.mismatch
+        wrong = told if told.kind == PLAIN else plainly_wrong(subject, test, failure.case)
+        if wrong is not None:
+            raise Undecided(failure.case, wrong) from failure
+        raise
+
+
+def plainly_wrong(subject: Subject, test: SuiteTest, case: Case) -> Mismatch | None:
+    """What is wrong with the plain call of the numbers of a case, where the test is about how a call is made."""
+    if test.plain is None:
+        return None
+    asked = subject.replacing(subject.implementation)  # its counts are no part of the test's
+    asked.forms = None
+    try:
+        asked.judged(test.plain, case.laid_out("contiguous"))
+    except Mismatch as mismatch:
+        # What every call is held to is decided by its own clause, where that is what the test is about.
+        return mismatch if clause_of(mismatch.kind, subject.operation) not in test.clauses else None
+    except (SuiteError, NotDone):
+        pass
+    return None
+
+
+def decide_again(subject: Subject, test: SuiteTest, case: Case) -> None:
+    """Judges one case that failed before, several times; raises drive.Failure if any of them fails."""
+    failures = []
+    for _ in range(REPLAYS):
+        try:
+            subject.judged(test.property, case)
+        except Mismatch as mismatch:
+            failures.append(mismatch)
+        subject.cases += 1
+    if failures:
+        if len(failures) < REPLAYS:
+            failures[0].message += f" (not every time: {len(failures)} of {REPLAYS})"
+        raise Failure(case, failures[0])
+
+
+def _decide(subject: Subject, test: SuiteTest) -> None:
     settings = subject.settings
+    if settings.replay is not None:
+        decide_again(subject, test, settings.replay)
+        return
     if settings.calls is not None:
         decide_calls(subject, test, settings.calls)
         return
     if subject.forms is not None:
         subject.forms.begin()
     with rounded(settings.seed if settings.few_shapes else None):
-        source = [settings.replay] if settings.replay is not None else _thinned(subject, test.cases(subject))
+        source = _thinned(subject, test.cases(subject))
         examples = max(2, round(EXAMPLES[settings.profile] * test.share))
         subject.cases += run_cases(
             source,

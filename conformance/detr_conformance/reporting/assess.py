@@ -15,6 +15,8 @@ from detr_conformance.reporting.selection import Selection, replay_command
 
 Entry = dict[str, Any]
 
+NOT_PASSED = ("fail", "undecided")
+
 
 def assess_clause(
     clause: Clause,
@@ -25,14 +27,16 @@ def assess_clause(
     selection: Selection,
 ) -> Entry:
     """The report's entry of a clause that tests reported on; `results` are sorted by test."""
-    ran = _with_outcome(results, "pass", "fail")
-    failed = _with_outcome(results, "fail")
+    ran = _with_outcome(results, "pass", *NOT_PASSED)
+    failed = _with_outcome(results, *NOT_PASSED)
     unknown = [result for result in failed if not any(entry.covers(result) for entry in deviations)]
     entry = _entry(clause, _verdict(clause, results, unknown))
     entry["tests"] = [result["test"] for result in results if result["outcome"] != "not-provided"]
     entry["worst_error_ratio"] = _nested(ran, "worst_error_ratio", max)
     entry["mismatches"] = _nested([r for r in ran if r.get("mismatches") is not None], "mismatches", sum)
     entry["message"] = _remark(results, ran)
+    if entry["verdict"] == "undecided":
+        entry["undecided"] = {"clause": unknown[0].get("undecided_by"), "message": unknown[0].get("message")}
     if failed:
         _describe_failure(entry, unknown or failed, failed, target, selection)
     if deviations:
@@ -47,6 +51,12 @@ def unexercised_clause(clause: Clause, deviations: Sequence[Deviation], said: Di
     entry = _entry(clause, "not-exercised" if provided else "not-provided")
     _refuse_stale(entry, deviations, said)
     return entry
+
+
+def is_asked(clause: Clause, selection: Selection) -> bool:
+    """Whether the clause is about one of the operations that were asked for, if some were named."""
+    about = _operations(clause)
+    return not selection.operations or not about or not about.isdisjoint(selection.operations)
 
 
 def _operations(clause: Clause) -> set[str]:
@@ -75,6 +85,7 @@ def _entry(clause: Clause, verdict: str) -> Entry:
         "case_file": None,
         "replay": None,
         "deviation": None,
+        "undecided": None,
     }
 
 
@@ -82,9 +93,11 @@ def _verdict(clause: Clause, results: Sequence[Event], unknown_failures: Sequenc
     outcomes = {result["outcome"] for result in results}
     if any(result.get("died") for result in results):
         return "fail"  # whatever was declared: nothing excuses the end of the process
+    if unknown_failures and all(result["outcome"] == "undecided" for result in unknown_failures):
+        return "undecided"
     if unknown_failures:
         return "fail" if clause.level == "MUST" else "warn"
-    if "fail" in outcomes:
+    if not outcomes.isdisjoint(NOT_PASSED):
         return "deviation"
     if "error" in outcomes:
         return "not-exercised"  # a pass elsewhere would claim more than is known
@@ -123,8 +136,8 @@ def _nested(results: Sequence[Event], key: str, merge: Callable[[list[Any]], Any
 def _describe_failure(
     entry: Entry, candidates: Sequence[Event], failed: Sequence[Event], target: str, selection: Selection
 ) -> None:
-    """Show one failure in full, the first that has numbers, and name the others."""
-    shown = next((result for result in candidates if result.get("failure")), candidates[0])
+    """Show one failure in full, the first that is decided and has numbers, and name the others."""
+    shown = max(candidates, key=lambda result: (result["outcome"] == "fail", bool(result.get("failure"))))
     entry["message"] = shown.get("message")
     entry["failed_tests"] = [result["test"] for result in failed]
     entry["failure"] = {
@@ -144,7 +157,7 @@ def _apply_deviations(
     selection: Selection,
 ) -> None:
     if entry["verdict"] == "deviation":
-        failed = _with_outcome(results, "fail")
+        failed = _with_outcome(results, *NOT_PASSED)
         holds = next(known for known in deviations if any(known.covers(result) for result in failed))
         entry["deviation"] = {"kind": holds.kind, "reason": holds.reason, "link": holds.link}
     for known in deviations:

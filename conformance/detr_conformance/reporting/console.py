@@ -15,6 +15,7 @@ STYLES = {
     "pass": "green",
     "fail": "bold red",
     "warn": "yellow",
+    "undecided": "yellow",
     "deviation": "magenta",
     "not-provided": "dim",
     "not-exercised": "dim",

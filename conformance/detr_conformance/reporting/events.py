@@ -10,11 +10,12 @@ The pytest plugin appends one JSON object a line to the file named by `--detr-ev
     running    test, clauses
     result     test, clauses, operation, device, dtype, feature, outcome, worst_error_ratio, mismatches, cases,
                reached [{sizes, backward, calls}], message,
-               failure {where, expected, got, limit, count, detail} or null, case_file, seconds,
+               failure {where, expected, got, limit, count, kind, raised, detail} or null, case_file, seconds,
                with few shapes: forms (numbers, of calls that no earlier test made), left_out (cases)
-    finish     exit, seconds   the exit status of pytest
+    finish     exit, seconds, stopped   the exit status of pytest; whether it stopped at a failure, as it was asked to
 
-`outcome` is pass, fail, not-provided, not-exercised, or error (the suite itself failed). The reader adds
+`outcome` is pass, fail, undecided (an ordinary call is wrong already), not-provided, not-exercised, or error (the suite
+itself failed). The reader adds
 
     died       returncode, signal, seconds   the process ended without `finish`
     output     lines                         the last that it printed
@@ -79,6 +80,7 @@ class Digest:
     errors: list[str] = field(default_factory=list)
     collected: int | None = None
     seconds: float | None = None
+    stopped: bool = False
 
 
 def digest(events: Iterable[Event]) -> Digest:
@@ -102,6 +104,7 @@ def digest(events: Iterable[Event]) -> Digest:
                 found.results.append(event)
             case "finish":
                 found.seconds = (found.seconds or 0.0) + event.get("seconds", 0.0)
+                found.stopped = event.get("stopped", False)
                 _record_finish(found, event, list(running))
             case "died":
                 found.seconds = (found.seconds or 0.0) + event.get("seconds", 0.0)
@@ -115,8 +118,8 @@ def _short(test: str) -> str:
 
 
 def _record_finish(found: Digest, finish: Event, running: list[str]) -> None:
-    if found.errors:
-        return  # the stream already says why
+    if found.errors or found.stopped:
+        return  # the stream already says why, or pytest was asked to stop
     if finish.get("exit") in SUITE_FAILED:
         found.errors.append(f"the suite itself failed (pytest ended with status {finish['exit']})")
     elif running:

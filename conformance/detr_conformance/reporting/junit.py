@@ -42,9 +42,9 @@ def _test_case(suite: ET.Element, report: Report, result: Event) -> None:
     case.set("time", f"{result.get('seconds') or 0:.3f}")
     message = result.get("message") or ""
     match result["outcome"]:
-        case "fail" if accepted := _accepted(report, result):
+        case "fail" | "undecided" if accepted := _accepted(report, result):
             _add(case, "skipped", f"{accepted}: {message}")
-        case "fail":
+        case "fail" | "undecided":
             _add(case, "failure", message, _details(result))
         case "error":
             _add(case, "error", message, _details(result))

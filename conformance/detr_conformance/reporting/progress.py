@@ -76,7 +76,7 @@ class LiveProgress:
                 self._done, self._failed = self._done + 1, self._failed + 1
             case "result":
                 self._done += 1
-                self._failed += event["outcome"] in ("fail", "error")
+                self._failed += event["outcome"] in ("fail", "undecided", "error")
                 self._update(completed=self._done)
                 self._line_now_and_then()
 

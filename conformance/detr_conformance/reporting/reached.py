@@ -88,4 +88,4 @@ def claimed_and_not_judged(said: Digest, selection: Selection) -> dict[str, list
 
 
 def _judges(result: Event) -> bool:
-    return result["outcome"] in ("pass", "fail")
+    return result["outcome"] in ("pass", "fail", "undecided")

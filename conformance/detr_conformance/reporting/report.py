@@ -10,12 +10,13 @@ from typing import Any
 
 from detr_conformance.evidence.clauses import Clause, natural_key
 from detr_conformance.operations import TRAINING_CHAPTER
-from detr_conformance.reporting.assess import assess_clause, unexercised_clause
+from detr_conformance.reporting.assess import NOT_PASSED, assess_clause, is_asked, unexercised_clause
 from detr_conformance.reporting.deviations import Deviation
 from detr_conformance.reporting.events import Digest, Event, digest
+from detr_conformance.reporting.findings import findings
 from detr_conformance.reporting.reached import claimed_and_not_judged, few_shapes, reached_sizes
 from detr_conformance.reporting.selection import Selection
-from detr_conformance.target import NO_GRADIENT
+from detr_conformance.reporting.undecided import decided, remedies
 
 SCHEMA_VERSION = 1
 Report = dict[str, Any]
@@ -31,6 +32,7 @@ def build_report(
     *,
     target: str,
     selection: Selection,
+    interrupted: str | None = None,
 ) -> Report:
     """The report of one target.
 
@@ -40,20 +42,27 @@ def build_report(
         deviations: those that the target declares.
         target: TARGET as typed; the name in the report if the target never said its own.
         selection: what was asked to run.
+        interrupted: where the run was ended from outside; what was judged until then stands.
     """
     said = digest(events)
+    said.results = decided(said.results, deviations)
     assessed = _clauses(said, clauses, deviations, target, selection)
     verdict, message = _verdict(said, clauses, deviations, assessed)
+    incomplete = _incomplete(said, interrupted)
+    if interrupted and verdict != "fail":
+        verdict, message = "error", incomplete
     return {
         "schema_version": SCHEMA_VERSION,
         "target": {"name": target, "version": None, **said.target, **_claims(said.info)},
         "environment": dict(sorted(said.environment.items())),
         "verdict": verdict,
         "message": message,
+        "incomplete": incomplete,
+        "findings": findings([name for name, entry in assessed.items() if entry["verdict"] == "fail"], said.results),
         "clauses": assessed,
         "claimed_and_not_judged": claimed_and_not_judged(said, selection),
         "few_shapes": few_shapes(said.results),
-        "hints": _hints(said),
+        "hints": remedies(said.results),
         "reached": reached_sizes(said.results),
         "sizes_left_out": said.info.get("sizes_left_out", []),
         "times": {
@@ -78,11 +87,10 @@ def exit_code(verdict: str) -> int:
     return VERDICTS.index(verdict)
 
 
-def _hints(said: Digest) -> list[str]:
-    """What is to be done where many clauses fail for a reason that is none of theirs."""
-    got = {(result.get("failure") or {}).get("got") for result in said.results}
-    claim = "backward is claimed, as Target does by default; if it is forward only, say features=()"
-    return [claim] if NO_GRADIENT in got else []
+def _incomplete(said: Digest, interrupted: str | None) -> str | None:
+    """Why not all was judged that was asked for, and how much was."""
+    why = interrupted or ("stopped at the first failure" if said.stopped else None)
+    return why and f"{why}, after {len(said.results)} of {said.collected or '?'} tests"
 
 
 def _claims(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def _clauses(
         declared = [entry for entry in deviations if entry.clause == clause_id]
         if clause_id in results:
             assessed[clause_id] = assess_clause(clause, results[clause_id], declared, said, target, selection)
-        else:
+        elif is_asked(clause, selection):
             assessed[clause_id] = unexercised_clause(clause, declared, said)
     return assessed
 
@@ -136,7 +144,7 @@ def _verdict(
     unworded = {name for result in said.results for name in result["clauses"]} - set(clauses)
     if unworded:
         return "error", f"tests name clauses that no chapter has: {', '.join(sorted(unworded))}"
-    if not any(result["outcome"] in ("pass", "fail") for result in said.results):
+    if not any(result["outcome"] in ("pass", *NOT_PASSED) for result in said.results):
         provided = ", ".join(said.info.get("provides", ())) or "nothing"
         return (
             "error",
@@ -146,4 +154,7 @@ def _verdict(
     if unknown:
         return "fail", f"the deviation file names clauses that are not in force: {', '.join(unknown)}"
     failed = [name for name, entry in assessed.items() if entry["verdict"] == "fail"]
-    return ("fail", f"{', '.join(failed)} failed") if failed else ("pass", None)
+    if failed:
+        return "fail", f"{', '.join(failed)} failed"
+    undecided = [e for e in assessed.values() if e["verdict"] == "undecided" and e["level"] == "MUST"]
+    return ("fail", undecided[0]["undecided"]["message"]) if undecided else ("pass", None)

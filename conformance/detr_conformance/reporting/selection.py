@@ -28,6 +28,7 @@ class Selection:
     shapes: str = "any"  # or "few", for what is compiled anew for each
     clauses: tuple[str, ...] = ()  # none: all of the profile's
     calls: str | None = None  # a folder of recorded ones
+    exitfirst: bool = False  # stop at the first failure
 
     def asks(self, clauses: Iterable[str]) -> bool:
         """Whether one of these clauses was asked for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from detr_conformance.evidence.clauses import Chapter, natural_key
+from detr_conformance.evidence.clauses import Chapter, compact_ids, natural_key
 from detr_conformance.reporting.console import STYLES, visible
 from detr_conformance.reporting.report import Report
-from detr_conformance.reporting.terminal_failures import print_failures
+from detr_conformance.reporting.terminal_failures import following, print_causes, print_failures
 
 SILENT = ("not-provided", "not-exercised")
 FEW = 4  # clauses that are named one by one
@@ -24,6 +24,7 @@ def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) 
     """The whole of one target's report."""
     clauses = {clause.id: clause for chapter in chapters for clause in chapter.clauses}
     console.print(_heading(report))
+    print_causes(console, report, clauses)
     _print_chapters(console, report, chapters)
     for line in _silent_lines(report):
         console.print(line)
@@ -60,11 +61,13 @@ def verdict_line(report: Report) -> Text:
         "fail": f"{name} does not conform{_as_far_as_asked(report)}: {_counts(report)}",
         "error": f"cannot tell whether {name} conforms: {report['message']}",
     }[verdict]
+    if "replay" in report.get("environment", {}):
+        said = f"{name}: this case passes now" if verdict == "pass" else said
     seconds = report["times"]["seconds"]
     took = f" ({seconds:.1f} s)" if seconds is not None and verdict != "error" else ""
+    took += f"; incomplete: {report['incomplete']}" if report.get("incomplete") and verdict != "error" else ""
     silent = _not_judged(report) if verdict != "error" else ""
     silent += _few_shapes(report) if verdict != "error" else ""
-    silent += "".join(f"; {hint}" for hint in report.get("hints") or ())
     return Text.assemble((verdict.upper(), STYLES[verdict]), "  ", said, took, silent)
 
 
@@ -97,9 +100,16 @@ def _left_out_lines(report: Report) -> Iterator[Text]:
 
 
 def _counts(report: Report) -> str:
-    counts = Counter(entry["verdict"] for entry in report["clauses"].values())
+    follows = following(report)
+    counts = Counter(
+        "follows" if name in follows else entry["verdict"]
+        for name, entry in report["clauses"].items()
+        if not _of_another_operation(entry)
+    )
     words = {
         "fail": "failed",
+        "follows": "more that follow" + "s" * (counts["follows"] == 1),
+        "undecided": "undecided",
         "pass": "passed",
         "warn": "warning" + "s" * (counts["warn"] > 1),
         "deviation": "known deviation" + "s" * (counts["deviation"] > 1),
@@ -122,12 +132,18 @@ def _heading(report: Report) -> Text:
     return Text.assemble("\n", (f"{target['name']}{version}", "bold"), "   ", (", ".join(about), "dim"))
 
 
+def _of_another_operation(entry: Mapping[str, Any]) -> bool:
+    """Whether a clause is about operations alone that the target does not provide."""
+    return entry["verdict"] == "not-provided" and not entry["message"]
+
+
 def _plain_table(*columns: str) -> Table:
     return Table(*columns, box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
 
 
 def _print_chapters(console: Console, report: Report, chapters: Sequence[Chapter]) -> None:
     """A table a chapter, of the clauses that have a verdict; the columns of all tables are aligned."""
+    follows = following(report)
     for chapter in chapters:
         rows = [
             (clause, report["clauses"][clause.id])
@@ -144,7 +160,8 @@ def _print_chapters(console: Console, report: Report, chapters: Sequence[Chapter
         table.add_column("worst error / limit", no_wrap=True, min_width=len("480 mismatches float32"))
         for clause, entry in rows:
             tests = str(len(entry["tests"]))
-            table.add_row(clause.id, Text(clause.short), _verdict(entry["verdict"]), tests, _worst(entry))
+            verdict = Text("follows", style="red") if clause.id in follows else _verdict(entry["verdict"])
+            table.add_row(clause.id, Text(clause.short), verdict, tests, _worst(entry))
         console.print()
         console.print(Text(chapter.title, style="bold"))
         console.print(table)
@@ -194,26 +211,13 @@ def _silent_lines(report: Report) -> Iterator[Text]:
     """Clauses without a verdict, a line for each kind and reason."""
     silent: dict[tuple[str, str], list[str]] = {}
     for clause_id, entry in report["clauses"].items():
-        if entry["verdict"] in SILENT:
+        if entry["verdict"] in SILENT and not _of_another_operation(entry):
             silent.setdefault((entry["verdict"], entry["message"] or ""), []).append(clause_id)
     if silent:
         yield Text()
     for (verdict, message), ids in silent.items():
         reason = f" ({message})" if message else ""
         yield visible(f"{verdict.replace('-', ' ')}: {compact_ids(ids)}{reason}", "dim")
-
-
-def compact_ids(ids: Iterable[str]) -> str:
-    """ "MSDA-3, MSDA-5 to MSDA-9" """
-    keys = [natural_key(clause_id) for clause_id in sorted(ids, key=natural_key)]
-    runs: list[list[tuple[str, int, str]]] = []
-    for key in keys:
-        if runs and runs[-1][-1][0] == key[0] and runs[-1][-1][1] == key[1] - 1:
-            runs[-1].append(key)
-        else:
-            runs.append([key])
-    names = [[f"{prefix}-{number}" for prefix, number, _ in run] for run in runs]
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in names)
 
 
 def _print_deviations(console: Console, report: Report) -> None:

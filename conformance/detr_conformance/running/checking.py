@@ -34,6 +34,7 @@ from detr_conformance.target import TargetError
 from detr_reference.cli import CannotDo, need
 
 CURVES_SECONDS = 600
+INTERRUPTED = 130  # the exit status that shells give to Ctrl-C
 
 Run = tuple[Report, list[Event]]
 
@@ -69,7 +70,11 @@ def check_targets(target: str, selection: Selection, outputs: Outputs) -> int:
             _draw_curves(target, selection, outputs.curves)
     except FileError as error:
         raise CannotDo(str(error)) from error
-    return exit_code(worst_verdict(reports))
+    return INTERRUPTED if is_interrupted(reports[-1]) else exit_code(worst_verdict(reports))
+
+
+def is_interrupted(report: Report) -> bool:
+    return str(report.get("incomplete") or "").startswith("interrupted")
 
 
 def _run_all(target: str, selection: Selection, chapters: Sequence[Chapter]) -> list[Run]:
@@ -81,7 +86,11 @@ def _run_all(target: str, selection: Selection, chapters: Sequence[Chapter]) -> 
         events: list[Event] = [{"event": "error", "message": str(error)}]
         return [(build_report(events, {}, target=target, selection=selection), [])]
     console = report_console()
-    runs = [_run_one(name, own, chapters, console) for name, own in _asked_for(names, selection)]
+    runs = []
+    for name, own in _asked_for(names, selection):
+        runs.append(_run_one(name, own, chapters, console))
+        if is_interrupted(runs[-1][0]):
+            break
     if len(runs) > 1:
         print_summary(console, [report for report, _ in runs])
     return runs
@@ -107,15 +116,12 @@ def _asked_for(names: Sequence[str], selection: Selection) -> list[tuple[str, Se
 def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], console: Console) -> Run:
     events: list[Event] = []
     progress = LiveProgress(Console(stderr=True, highlight=False), target)
-    try:
-        with progress:
-            report = judge(target, selection, chapters, events, progress.show)
-    except KeyboardInterrupt:
-        running = [event["test"] for event in events if event["event"] == "running"]
-        click.echo("interrupted" + (f" in {running[-1]}" if running else ""), err=True)
-        raise SystemExit(130) from None
+    with progress:
+        report = judge(target, selection, chapters, events, progress.show)
     if report["clauses"]:
         print_report(console, report, chapters)
+    elif is_interrupted(report):
+        click.echo(report["message"], err=True)
     else:
         name = report["target"]["name"]
         click.echo(f"Error: cannot tell whether {name} conforms: {report['message']}", err=True)
@@ -129,10 +135,11 @@ def judge(
 ) -> Report:
     """Run the suite on one target; its events are appended to `events` and shown as they come.
 
-    The deviation file is read as soon as the target names it.
+    The deviation file is read as soon as the target names it. After Ctrl-C the report is of what was judged until then.
     """
     clauses = {c.id: c for chapter in chapters for c in chapter.clauses if c.level != "retired"}
     deviations: list[Deviation] = []
+    interrupted = None
     try:
         with closing(run_suite(target, selection)) as stream:
             for event in stream:
@@ -142,7 +149,10 @@ def judge(
                     deviations.extend(load_deviations(file, event["target"]["name"]))
     except DeviationError as error:
         events.append({"event": "error", "message": str(error)})
-    return build_report(events, clauses, deviations, target=target, selection=selection)
+    except KeyboardInterrupt:
+        running = [event["test"] for event in events if event["event"] == "running"]
+        interrupted = "interrupted" + (f" in {running[-1]}" if running else "")
+    return build_report(events, clauses, deviations, target=target, selection=selection, interrupted=interrupted)
 
 
 def _show_last_words(events: Sequence[Event]) -> None:

@@ -15,6 +15,7 @@ import torch
 from rich.progress import track
 
 from detr_conformance.evidence.clauses import load_clauses, natural_key
+from detr_conformance.harness.drive import Undecided
 from detr_conformance.harness.subject import Settings
 from detr_conformance.reporting.json_file import FileError, read_json, write_json
 from detr_conformance.running.mutants import MUTANTS, as_target
@@ -34,20 +35,24 @@ def judge(name: str) -> dict[str, Any]:
     mutant = MUTANTS[name]
     target = as_target(mutant)
     rejecting: set[str] = set()
+    tests: set[str] = set()
     for test, _, failure in trials(target, dtypes=DTYPES, settings=QUICK, costly=False):
-        if failure is not None:
+        if failure is not None and not isinstance(failure, Undecided):
             rejecting.update(test.clauses)
+            tests.add(test.name)
     if mutant.rejects not in rejecting:
         settings = Settings(profile=profile_of(mutant.rejects), shrink=False)
         for test, _, failure in trials(as_target(mutant), {mutant.rejects}, settings=settings):
-            if failure is not None:
+            if failure is not None and not isinstance(failure, Undecided):
                 rejecting.update(test.clauses)
+                tests.add(test.name)
     return {
         "operation": mutant.operation,
         "declares": mutant.rejects,
         "origin": mutant.origin,
         "summary": mutant.summary,
         "rejected_by": sorted(rejecting, key=natural_key),
+        "failed_tests": sorted(tests),
         "survives_naive_check": naive_check(mutant.operation, mutant.build()),
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from detr_conformance.evidence.clauses import load_clauses
 from detr_conformance.harness.case_files import write_case
 from detr_conformance.harness.divergence import first_divergence
-from detr_conformance.harness.drive import Failure
+from detr_conformance.harness.drive import Failure, Undecided
 from detr_conformance.harness.few_shapes.budget import NotTried
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.harness.suite_test import SuiteTest
@@ -104,9 +104,11 @@ def _failure(
         event["worst_error_ratio"] = finite_or_none(mismatch.ratio)
     if event["mismatches"] is not None and mismatch.count is not None:
         event["mismatches"] = int(mismatch.count.split()[0])
+    undecided = isinstance(failure, Undecided)
+    message = f"an ordinary call is wrong already: {mismatch.message}" if undecided else mismatch.message
     event |= {
-        "outcome": "fail",
-        "message": mismatch.message,
+        "outcome": "undecided" if undecided else "fail",
+        "message": message,
         "failure": mismatch.told("\n".join(details)),
         "case_file": path,
     }
@@ -115,7 +117,7 @@ def _failure(
     lines = [
         f"{', '.join(test.clauses)}: {text}",
         "",
-        mismatch.message,
+        message,
         f"case: {described}",
         f"saved: {path}",
     ]

@@ -53,6 +53,8 @@ def suite_command(target: str, selection: Selection, events: Path, done: Path | 
     command += [f"--detr-clause={clause}" for clause in selection.clauses]
     if done is not None:
         command.append(f"--detr-done={done}")
+    if selection.exitfirst:
+        command.append("--exitfirst")
     if selection.isolate:
         command.append("--detr-isolate")
     if selection.isolate or selection.runner:

@@ -218,6 +218,7 @@ class Session:
                 "isolated": self.selection.isolate or self.selection.runner,
                 **({"clauses": list(self.selection.clauses)} if self.selection.clauses else {}),
                 "shapes": self.selection.shapes,
+                **({"replay": Path(self.selection.replay).name} if self.selection.replay else {}),
             },
             "target_info": {
                 "provides": list(target.provides),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from detr_conformance import topics
-from detr_conformance.harness.drive import Failure
+from detr_conformance.harness.drive import Failure, Undecided
 from detr_conformance.harness.subject import NotProvided, Settings, Subject
 from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.isolation.process import NotDone
@@ -121,6 +121,6 @@ def rejection(target: Target, clause: str) -> tuple[SuiteTest, str, Failure] | N
     settings = Settings(profile=profile_of(clause), shrink=False)
     for dtype in order:
         for test, tried, failure in trials(target, {clause}, (dtype,), settings, elsewhere=False):
-            if failure is not None:
+            if failure is not None and not isinstance(failure, Undecided):
                 return test, tried, failure
     return None

@@ -19,6 +19,7 @@ from typing import Any
 import click
 from torch import Tensor
 
+from detr_conformance.cli.completion import OperationName
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.reporting.json_file import write_json
@@ -155,7 +156,7 @@ def run(operations: Iterable[str], dtypes: Sequence[str], most: int | None, say:
 
 
 @click.command()
-@click.option("--operation", multiple=True, type=click.Choice(list(OPERATIONS)), help="Only this; repeatable.")
+@click.option("--operation", multiple=True, type=OperationName(), help="Only this; repeatable.")
 @click.option("--dtype", multiple=True, type=click.Choice(DTYPES), help="Only this; repeatable.")
 @click.option("--most", type=click.IntRange(min=1), help="Mutants of each operation.")
 @click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write what was found of each mutant.")

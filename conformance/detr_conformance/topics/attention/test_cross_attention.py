@@ -96,7 +96,7 @@ def test_accuracy(subject: Subject, case: Case) -> None:
     agrees(subject, case, precise=True)
 
 
-@covers("SA-14", cases=in_every_layout, feature="backward")
+@covers("SA-14", cases=in_every_layout, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)
 

@@ -188,7 +188,7 @@ def test_a_query_without_keys_gets_nothing(subject: Subject, case: Case) -> None
         subject.compare("output without gradients", forward(subject, case), right.expected, right.limit)
 
 
-@covers("MHA-16", cases=columns_forbidden, feature="backward")
+@covers("MHA-16", cases=columns_forbidden, feature="backward", plain=agrees)
 def test_no_gradient_where_attention_is_forbidden(subject: Subject, case: Case) -> None:
     forbidden = forbidden_keys(case)
     require(forbidden.any() and not forbidden.all(), "some keys are forbidden to all queries, some are not")

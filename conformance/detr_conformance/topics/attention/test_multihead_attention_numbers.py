@@ -51,7 +51,7 @@ def differentiated(subject: Subject) -> Iterator[Case]:
         yield attention_case(subject, s, note="gradients")
 
 
-@covers("MHA-25", cases=differentiated, feature="backward")
+@covers("MHA-25", cases=differentiated, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)
 

@@ -13,7 +13,7 @@ from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.deformable_attention.cases.core import Structure, make_case, structure_of, to_locations
-from detr_conformance.topics.deformable_attention.checks.agreement import GRADIENTS, rounding_of
+from detr_conformance.topics.deformable_attention.checks.agreement import GRADIENTS, ordinary, rounding_of
 from detr_conformance.topics.deformable_attention.checks.bias import unbiased, within
 from detr_conformance.topics.deformable_attention.checks.oracle import expectations
 
@@ -38,7 +38,7 @@ def many_elements(subject: Subject) -> Iterator[Case]:
         )
 
 
-@covers("MSDA-64", cases=many_elements, dtypes=("float32", "float16", "bfloat16"))
+@covers("MSDA-64", cases=many_elements, dtypes=("float32", "float16", "bfloat16"), plain=ordinary)
 def test_errors_have_no_direction(subject: Subject, case: Case) -> None:
     s = structure_of(case)
     require(s.batch * s.queries * s.heads >= 2_000, "too few elements for a mean")

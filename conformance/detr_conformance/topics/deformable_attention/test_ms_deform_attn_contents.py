@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detr_conformance.harness.case import Case, LazyCases
+from detr_conformance.harness.mismatch import plainly
 from detr_conformance.harness.subject import Result, Subject, explained
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.isolation import ambient
@@ -20,6 +21,7 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
     GRADIENTS,
     check_gradients,
     check_output,
+    ordinary,
     whole,
 )
 from detr_conformance.topics.every_block.checks import in_two_threads, nothing_kept
@@ -28,7 +30,7 @@ OPERATION = "ms_deform_attn"
 OFTEN = 20
 
 
-@covers("MSDA-66", cases=contents, once=True, costly=True)
+@covers("MSDA-66", cases=contents, once=True, costly=True, plain=ordinary)
 def test_contents_of_models(subject: Subject, case: Case) -> None:
     whole(subject, case)
     with torch.no_grad():
@@ -52,7 +54,7 @@ AROUND: dict[str, Callable[[], Any]] = {
 }
 
 
-@covers("MSDA-67", cases=surroundings, once=True)
+@covers("MSDA-67", cases=surroundings, once=True, plain=ordinary)
 def test_surroundings(subject: Subject, case: Case) -> None:
     with ambient.kept():
         AROUND[case.note]()
@@ -73,7 +75,8 @@ def of_models(subject: Subject) -> list[Case]:
 def test_tens_of_larger_calls(subject: Subject, case: Case) -> None:
     """Calls that are timed before they are chosen between, and graphs that nobody frees."""
     other = case_at(subject, STRUCTURE, everywhere, note="other numbers between")
-    whole(subject, case)
+    with plainly():
+        whole(subject, case)
     with nothing_kept(f"{OFTEN} calls and backward passes"):
         for _ in range(OFTEN):
             subject.run(other)  # which must not change what the last call gave
@@ -105,7 +108,7 @@ def of_sizes(subject: Subject, heights: range) -> None:
             subject.drop_held()
 
 
-@covers("MSDA-62", cases=of_models, feature="backward", once=True)
+@covers("MSDA-62", cases=of_models, feature="backward", once=True, plain=ordinary)
 def test_backward_in_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, STRUCTURE, everywhere, which, note="in a thread") for which in (1, 2)]
     with explained("backward in a thread"):
@@ -126,7 +129,7 @@ def gradients_of(subject: Subject, case: Case) -> Callable[[], tuple[Tensor, ...
 # -- as projections lay arguments out -------------------------------------------------------------------------
 
 
-@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="of a projection")])
+@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="of a projection")], plain=whole)
 def test_views_of_projections(subject: Subject, case: Case) -> None:
     """Values with the heads first, and one of several layers; offsets and weights cut out of one projection."""
     for view in (heads_first, one_of_three, beside_another):

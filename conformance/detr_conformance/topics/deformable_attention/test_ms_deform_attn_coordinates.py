@@ -31,7 +31,7 @@ from detr_conformance.topics.deformable_attention.cases.dyadic import (
     dyadic_case,
     gather,
 )
-from detr_conformance.topics.deformable_attention.checks.agreement import agrees, exact_output
+from detr_conformance.topics.deformable_attention.checks.agreement import agrees, exact_output, ordinary
 
 OPERATION = "ms_deform_attn"
 
@@ -158,7 +158,7 @@ def _cells_read(case: Case) -> Tensor:
     return case["level_start_index"][:, None] + pixels[..., 1] * width + pixels[..., 0]
 
 
-@covers("MSDA-26", cases=large_maps)
+@covers("MSDA-26", cases=large_maps, plain=ordinary)
 def test_indices_are_integers(subject: Subject, case: Case) -> None:
     s = structure_of(case)
     codes = (_cells_read(case) % 251).double()
@@ -167,7 +167,7 @@ def test_indices_are_integers(subject: Subject, case: Case) -> None:
     subject.compare_exactly("output", subject.forward(case), expected)
 
 
-@covers("MSDA-26", cases=large_maps_of_gradients, feature="backward", costly=True)
+@covers("MSDA-26", cases=large_maps_of_gradients, feature="backward", costly=True, plain=ordinary)
 def test_indices_are_integers_in_backward(subject: Subject, case: Case) -> None:
     s, cells = structure_of(case), _cells_read(case)
     require(int(cells.max()) * s.heads * s.channels > 1 << 16, "no large index")

@@ -32,12 +32,15 @@ from detr_conformance.topics.deformable_attention.cases.core import (
 from detr_conformance.topics.deformable_attention.cases.dyadic import dyadic_case
 from detr_conformance.topics.deformable_attention.checks.agreement import (
     GRADIENTS,
+    agrees,
     check_gradients,
     check_output,
     exactly_zero,
     gradients_agree,
+    ordinary,
     require_smooth,
     rounding_of,
+    whole,
 )
 from detr_conformance.topics.deformable_attention.checks.oracle import expectations, oracle
 
@@ -46,7 +49,7 @@ OPERATION = "ms_deform_attn"
 gradient_clause = partial(covers, feature="backward")
 
 
-@gradient_clause("MSDA-27", cases=lambda subject: drawn_cases(subject, inside), share=0.6)
+@gradient_clause("MSDA-27", cases=lambda subject: drawn_cases(subject, inside), share=0.6, plain=agrees)
 def test_gradient_of_the_weights(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, ["attention_weights"])
 
@@ -58,18 +61,18 @@ def contended(subject: Subject) -> Iterator[Case]:
         yield case_at(subject, s, one_cell, note="all samples on one cell")
 
 
-@gradient_clause("MSDA-28", cases=contended)
+@gradient_clause("MSDA-28", cases=contended, plain=agrees)
 def test_gradient_of_the_value_accumulates(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, ["value"])
 
 
-@gradient_clause("MSDA-29", cases=lambda subject: drawn_cases(subject, inside, least=2), share=0.6)
+@gradient_clause("MSDA-29", cases=lambda subject: drawn_cases(subject, inside, least=2), share=0.6, plain=agrees)
 def test_gradient_of_the_locations(subject: Subject, case: Case) -> None:
     require_smooth(subject, case, 0.5)
     gradients_agree(subject, case, ["sampling_locations"])
 
 
-@gradient_clause("MSDA-30", cases=lambda subject: drawn_cases(subject, outside, side=12), share=0.6)
+@gradient_clause("MSDA-30", cases=lambda subject: drawn_cases(subject, outside, side=12), share=0.6, plain=agrees)
 def test_no_gradient_outside(subject: Subject, case: Case) -> None:
     result = subject.run(case)
     for name in GRADIENTS:
@@ -82,6 +85,7 @@ def test_no_gradient_outside(subject: Subject, case: Case) -> None:
         case_at(subject, Structure(((5, 7), (1, 6), (8, 1)), queries=12), border, seed, note="border")
         for seed in range(3)
     ],
+    plain=agrees,
 )
 def test_gradient_on_the_border(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
@@ -100,7 +104,7 @@ def zero_weights(subject: Subject) -> Iterator[Case]:
         yield case_at(subject, Structure(queries=12), inside, seed, weights=weights, note="zero weights")
 
 
-@gradient_clause("MSDA-31", cases=zero_weights)
+@gradient_clause("MSDA-31", cases=zero_weights, plain=agrees)
 def test_zero_weight(subject: Subject, case: Case) -> None:
     gradients = subject.run(case).gradients
     check_gradients(subject, gradients, case, ["attention_weights", "value"])
@@ -116,12 +120,12 @@ def kinked(subject: Subject) -> Iterator[Case]:
         yield case_at(subject, Structure(levels, queries=24), on_kinks, seed, note="whole pixel coordinates")
 
 
-@gradient_clause("MSDA-32", cases=kinked)
+@gradient_clause("MSDA-32", cases=kinked, plain=agrees)
 def test_kinks(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 
 
-@gradient_clause("MSDA-33", cases=lambda subject: drawn_cases(subject), any_call=True)
+@gradient_clause("MSDA-33", cases=lambda subject: drawn_cases(subject), any_call=True, plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)
 
@@ -135,7 +139,7 @@ def real_layers(subject: Subject) -> Iterator[Case]:
     yield case_at(subject, Structure(((2, 334), (190, 3))), inside, note="long rows")
 
 
-@gradient_clause("MSDA-33", cases=real_layers)
+@gradient_clause("MSDA-33", cases=real_layers, plain=agrees)
 def test_gradient_accuracy_at_scale(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)
 
@@ -157,7 +161,7 @@ def long_accumulations(subject: Subject) -> Iterator[Case]:
     yield case_at(subject, s, inside, note="few terms a cell, of many queries")
 
 
-@gradient_clause("MSDA-34", cases=long_accumulations, dtypes=HALF)
+@gradient_clause("MSDA-34", cases=long_accumulations, dtypes=HALF, plain=agrees)
 def test_gradients_accumulate_in_float32(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)
 
@@ -168,7 +172,7 @@ def dyadic_gradients(subject: Subject) -> Iterator[Case]:
         yield dyadic_case(subject, s, seed, fractions=(0.25, 0.5, 0.75), dense=True)
 
 
-@gradient_clause("MSDA-35", cases=dyadic_gradients)
+@gradient_clause("MSDA-35", cases=dyadic_gradients, plain=agrees)
 def test_exact_gradients(subject: Subject, case: Case) -> None:
     right = oracle(case)
     gradients = subject.run(case).gradients
@@ -181,7 +185,7 @@ def with_and_without_samples(subject: Subject) -> Iterator[Case]:
         yield case_at(subject, Structure(), pixels)
 
 
-@gradient_clause("MSDA-36", cases=with_and_without_samples)
+@gradient_clause("MSDA-36", cases=with_and_without_samples, plain=whole)
 def test_form_of_the_gradients(subject: Subject, case: Case) -> None:
     gradients = subject.run(case).gradients
     for name in GRADIENTS:
@@ -200,14 +204,21 @@ def test_form_of_the_gradients(subject: Subject, case: Case) -> None:
     check_gradients(subject, gradients, case)
 
 
-@gradient_clause("MSDA-37", cases=lambda subject: [case_at(subject, Structure(), inside, note="subsets")])
+@gradient_clause("MSDA-68", cases=lambda subject: [case_at(subject, Structure(), inside, note="graph")], any_call=True)
+def test_a_graph(subject: Subject, case: Case) -> None:
+    subject.run(case)
+
+
+@gradient_clause("MSDA-37", cases=lambda subject: [case_at(subject, Structure(), inside, note="subsets")], plain=whole)
 def test_any_subset(subject: Subject, case: Case) -> None:
     for size in (1, 2):
         for wanted in itertools.combinations(GRADIENTS, size):
             check_gradients(subject, subject.run(case, wanted).gradients, case, wanted)
 
 
-@gradient_clause("MSDA-38", cases=lambda subject: [case_at(subject, Structure(), inside, note="grad_output")])
+@gradient_clause(
+    "MSDA-38", cases=lambda subject: [case_at(subject, Structure(), inside, note="grad_output")], plain=whole
+)
 def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> None:
     ones = torch.ones_like(case["grad_output"])
     row = case["grad_output"][:, :1].expand_as(ones)
@@ -237,6 +248,7 @@ def _like(tensor: Tensor, device: str) -> Tensor:
 @gradient_clause(
     "MSDA-39",
     cases=lambda subject: [case_at(subject, Structure(), inside, seed, note="two calls") for seed in range(2)],
+    plain=whole,
 )
 def test_backward_stands_by_itself(subject: Subject, case: Case) -> None:
     other = case_at(subject, structure_of(case), inside, "other", note="the call between")
@@ -273,7 +285,7 @@ def _healed(case: Case) -> Case:
     return case.having(sampling_locations=case["sampling_locations"].masked_fill(bad.any(-1, keepdim=True), -9.0))
 
 
-@covers("MSDA-40", cases=non_finite)
+@covers("MSDA-40", cases=non_finite, plain=ordinary)
 def test_damage_stays_local(subject: Subject, case: Case) -> None:
     s = structure_of(case)
     healthy = torch.ones(s.batch, s.queries, s.heads, dtype=torch.bool)
@@ -303,7 +315,7 @@ def test_damage_stays_local(subject: Subject, case: Case) -> None:
         )
 
 
-@covers("MSDA-41", cases=non_finite)
+@covers("MSDA-41", cases=non_finite, plain=ordinary)
 def test_non_finite_locations_read_nothing(subject: Subject, case: Case) -> None:
     if not subject.backward:
         check_output(subject, subject.forward(case), _healed(case))

@@ -18,7 +18,7 @@ from detr_conformance.topics.deformable_attention.cases.sizes import (
     covering_structures,
     sizes_around_powers,
 )
-from detr_conformance.topics.deformable_attention.checks.agreement import whole
+from detr_conformance.topics.deformable_attention.checks.agreement import ordinary, whole
 from detr_conformance.topics.deformable_attention.checks.large import MANY, judge_large
 
 OPERATION = "ms_deform_attn"
@@ -34,12 +34,12 @@ def some_of(subject: Subject, around: Callable[[int], list[Structure]]) -> LazyC
     return _cases(subject, around(turn)[turn % step :: step], "about a power of two")
 
 
-@covers("MSDA-50", cases=lambda subject: some_of(subject, counts_around_powers))
+@covers("MSDA-50", cases=lambda subject: some_of(subject, counts_around_powers), plain=ordinary)
 def test_counts_around_powers_of_two(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
 
-@covers("MSDA-51", cases=lambda subject: some_of(subject, sizes_around_powers))
+@covers("MSDA-51", cases=lambda subject: some_of(subject, sizes_around_powers), plain=ordinary)
 def test_sizes_around_powers_of_two(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
@@ -57,7 +57,7 @@ def together(subject: Subject) -> LazyCases:
     return _cases(subject, covering_structures(subject.settings.seed)[ROWS[subject.dtype]], "sizes together")
 
 
-@covers("MSDA-58", cases=together, costly=True)
+@covers("MSDA-58", cases=together, costly=True, plain=ordinary)
 def test_sizes_together(subject: Subject, case: Case) -> None:
     judge_large(subject, case)
 
@@ -68,7 +68,7 @@ def as_models_call_it(subject: Subject) -> LazyCases:
     return _cases(subject, [*long, PRODUCTION[DTYPES.index(subject.dtype) % 2]], "as models call it")
 
 
-@covers("MSDA-59", cases=as_models_call_it, costly=True, any_call=True)
+@covers("MSDA-59", cases=as_models_call_it, costly=True, any_call=True, plain=ordinary)
 def test_calls_of_models(subject: Subject, case: Case) -> None:
     require(structure_of(case).queries > 1_000, "fewer queries than a model has")
     judge_large(subject, case, MANY)

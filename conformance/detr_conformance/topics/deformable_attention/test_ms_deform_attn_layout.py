@@ -68,14 +68,17 @@ def check_form_of(subject: Subject, output: Tensor, s: Structure) -> None:
         f"the output has shape {shape}, expected {wanted}",
         got=str(shape),
         expected=str(wanted),
+        kind="form",
     )
     expect(
         output.dtype == subject.torch_dtype,
         f"the output has dtype {output.dtype}, value has {subject.torch_dtype}",
         got=str(output.dtype),
         expected=str(subject.torch_dtype),
+        kind="form",
     )
-    expect(output.device.type == torch.device(subject.device).type, f"the output lies on {output.device}")
+    same = output.device.type == torch.device(subject.device).type
+    expect(same, f"the output lies on {output.device}", kind="form")
 
 
 def channel_codes(subject: Subject) -> Iterator[Case]:

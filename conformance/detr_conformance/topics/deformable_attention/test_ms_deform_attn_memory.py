@@ -36,12 +36,12 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
 OPERATION = "ms_deform_attn"
 
 
-@covers("MSDA-44", cases=lambda subject: drawn_cases(subject, inside, layouts=LAYOUTS[1:]), share=0.6)
+@covers("MSDA-44", cases=lambda subject: drawn_cases(subject, inside, layouts=LAYOUTS[1:]), share=0.6, plain=whole)
 def test_any_strides(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
 
-@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="expanded")])
+@covers("MSDA-44", cases=lambda subject: [case_at(subject, Structure(), inside, note="expanded")], plain=whole)
 def test_expanded_arguments(subject: Subject, case: Case) -> None:
     """Stride zero: one map for all images, one set of locations and weights for all queries."""
     shared = {"value": 0, "sampling_locations": 1, "attention_weights": 1}  # the axis along which all is the same
@@ -52,7 +52,7 @@ def test_expanded_arguments(subject: Subject, case: Case) -> None:
         check_output(subject, output, case.having(**{name: expanded.cpu().contiguous()}))
 
 
-@covers("MSDA-45", cases=lambda subject: drawn_cases(subject), share=0.3, any_call=True)
+@covers("MSDA-45", cases=lambda subject: drawn_cases(subject), share=0.3, any_call=True, plain=whole)
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
     """`Subject.call` and `Subject.pull_back` compare every argument byte for byte."""
     with torch.no_grad():
@@ -62,7 +62,9 @@ def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
         gradients_agree(subject, case)
 
 
-@covers("MSDA-46", cases=lambda subject: [case_at(subject, Structure(), inside, note="output")], any_call=True)
+@covers(
+    "MSDA-46", cases=lambda subject: [case_at(subject, Structure(), inside, note="output")], any_call=True, plain=whole
+)
 def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     arguments = subject.arguments(case)
     first = subject.call(arguments)
@@ -86,7 +88,7 @@ def pairs(subject: Subject) -> Iterator[Case]:
     yield case_at(subject, Structure(), inside, note="first contents")
 
 
-@covers("MSDA-47", cases=pairs)
+@covers("MSDA-47", cases=pairs, plain=whole)
 def test_no_memory_of_earlier_contents(subject: Subject, case: Case) -> None:
     """New contents in the same storage; then the same number of cells in levels of another shape."""
     arguments = subject.arguments(case)
@@ -117,7 +119,7 @@ def contention(subject: Subject) -> Iterator[Case]:
     yield case_at(subject, s, one_cell, note="all samples on one cell")
 
 
-@covers("MSDA-48", cases=contention, feature="deterministic")
+@covers("MSDA-48", cases=contention, feature="deterministic", plain=whole)
 def test_deterministic(subject: Subject, case: Case) -> None:
     results = [subject.run(case) if subject.backward else None for _ in range(3)]
     outputs = [subject.forward(case) for _ in range(3)]
@@ -147,7 +149,9 @@ GLOBAL_STATE: dict[str, Callable[[], object]] = {
 }
 
 
-@covers("MSDA-49", cases=lambda subject: [case_at(subject, Structure(), inside, note="state")], any_call=True)
+@covers(
+    "MSDA-49", cases=lambda subject: [case_at(subject, Structure(), inside, note="state")], any_call=True, plain=whole
+)
 def test_no_side_effects(subject: Subject, case: Case) -> None:
     before = {name: read() for name, read in GLOBAL_STATE.items()}
     try:

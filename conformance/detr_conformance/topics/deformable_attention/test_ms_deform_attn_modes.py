@@ -30,7 +30,7 @@ OPERATION = "ms_deform_attn"
 # -- modes --------------------------------------------------------------------------------------------------
 
 
-@covers("MSDA-53", cases=lambda subject: drawn_cases(subject, inside), share=0.3, any_call=True)
+@covers("MSDA-53", cases=lambda subject: drawn_cases(subject, inside), share=0.3, any_call=True, plain=agrees)
 def test_without_gradients(subject: Subject, case: Case) -> None:
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
@@ -54,6 +54,7 @@ def under_autocast(subject: Subject) -> Iterator[Case]:
     cases=under_autocast,
     feature="autocast",
     dtypes=("float32",),
+    plain=whole,
 )
 def test_autocast(subject: Subject, case: Case) -> None:
     arguments = subject.arguments(case)
@@ -75,6 +76,7 @@ def test_autocast(subject: Subject, case: Case) -> None:
     cases=lambda subject: [case_at(subject, Structure(), everywhere, note="compiled")],
     feature="compile",
     once=True,
+    plain=whole,
 )
 def test_captured_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)  # an eager call first: imports on the first call are not part of the graph
@@ -91,6 +93,7 @@ def test_captured_whole(subject: Subject, case: Case) -> None:
     cases=lambda subject: [case_at(subject, Structure(), everywhere, note="exported")],
     feature="export",
     once=True,
+    plain=whole,
 )
 def test_exported_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)  # an eager call first: what it remembers must not end up in the program

@@ -142,7 +142,7 @@ def smooth_modules(subject: Subject) -> Iterator[Case]:
         yield module_case(subject, s, seed, note="away from kinks", smooth=True).laid_out(LAYOUTS[seed])
 
 
-@covers("MSDM-18", cases=smooth_modules, feature="backward")
+@covers("MSDM-18", cases=smooth_modules, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)
 

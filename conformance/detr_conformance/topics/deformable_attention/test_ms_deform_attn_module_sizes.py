@@ -20,6 +20,7 @@ from detr_conformance.topics.deformable_attention.cases.module_sizes import (
     steady_cases,
 )
 from detr_conformance.topics.deformable_attention.checks.large_module import judge_large_module
+from detr_conformance.topics.every_block.checks import ordinary
 
 OPERATION = "ms_deform_attn_module"
 
@@ -40,7 +41,7 @@ def modules_together(subject: Subject) -> LazyCases:
     return steady_cases(subject, made[ROWS[subject.dtype]], "sizes of the module together")
 
 
-@covers("MSDM-22", cases=modules_together, costly=True)
+@covers("MSDM-22", cases=modules_together, costly=True, plain=ordinary)
 def test_sizes_of_the_module_together(subject: Subject, case: Case) -> None:
     require(smallest_margin(case) > 0.05, "a sample near a kink")
     (gradients_agree if subject.backward else agrees)(subject, case)
@@ -51,6 +52,7 @@ def test_sizes_of_the_module_together(subject: Subject, case: Case) -> None:
     cases=lambda subject: [steady_case(subject, ENCODER, note="as an encoder calls it")],
     once=True,
     costly=True,
+    plain=ordinary,
 )
 def test_a_module_as_an_encoder_calls_it(subject: Subject, case: Case) -> None:
     require(

@@ -18,6 +18,7 @@ from detr_conformance.topics.deformable_attention.checks.agreement import (
     GRADIENTS,
     check_gradients,
     check_output,
+    ordinary,
     rounding_of,
     whole,
 )
@@ -30,7 +31,12 @@ SMALLEST = Structure(((2, 3),), batch=1, queries=2, heads=1, channels=2, points=
 CALLS = 20_000
 
 
-@covers("MSDA-60", cases=lambda subject: [case_at(subject, Structure(), inside, note="computed")], feature="backward")
+@covers(
+    "MSDA-60",
+    cases=lambda subject: [case_at(subject, Structure(), inside, note="computed")],
+    feature="backward",
+    plain=whole,
+)
 def test_computed_arguments(subject: Subject, case: Case) -> None:
     for changed in (False, True):
         arguments = subject.arguments(case)
@@ -56,6 +62,7 @@ def test_computed_arguments(subject: Subject, case: Case) -> None:
     feature="backward",
     dtypes=FULL,
     once=True,
+    plain=whole,
 )
 def test_second_derivatives(subject: Subject, case: Case) -> None:
     right_or_refused(subject, case)
@@ -69,7 +76,7 @@ def scaled(subject: Subject) -> Iterator[Case]:
             yield case.having(**{name: case[name] * 2.0**power})
 
 
-@covers("MSDA-61", cases=scaled, dtypes=FULL)
+@covers("MSDA-61", cases=scaled, dtypes=FULL, plain=ordinary)
 def test_any_scale(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
@@ -83,7 +90,7 @@ def one_row_poisoned(subject: Subject) -> Iterator[Case]:
         yield case.having(grad_output=grad_output.flatten(2))
 
 
-@covers("MSDA-61", cases=one_row_poisoned, feature="backward")
+@covers("MSDA-61", cases=one_row_poisoned, feature="backward", plain=ordinary)
 def test_a_damaged_gradient_shows_where_it_is(subject: Subject, case: Case) -> None:
     s = structure_of(case)
     gradients = subject.run(case).gradients
@@ -102,7 +109,7 @@ def smallest(subject: Subject) -> list[Case]:
     return [case_at(subject, SMALLEST, inside, note="the smallest call")]
 
 
-@covers("MSDA-62", cases=smallest, once=True)
+@covers("MSDA-62", cases=smallest, once=True, plain=ordinary)
 def test_threads(subject: Subject, case: Case) -> None:
     cases = [case_at(subject, Structure(queries=40), everywhere, which, note="in a thread") for which in (1, 2)]
     found = in_two_threads([repeated(subject, own) for own in cases], 20)

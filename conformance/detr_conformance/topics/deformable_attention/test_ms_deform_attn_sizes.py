@@ -19,7 +19,7 @@ from detr_conformance.topics.deformable_attention.cases.core import (
     make_case,
     structure_of,
 )
-from detr_conformance.topics.deformable_attention.checks.agreement import GRADIENTS, whole
+from detr_conformance.topics.deformable_attention.checks.agreement import GRADIENTS, ordinary, whole
 
 OPERATION = "ms_deform_attn"
 
@@ -50,7 +50,7 @@ def empty_levels(subject: Subject) -> Iterator[Case]:
         yield make_case(fill, s, locations=fill.uniform(-0.1, 1.1, *s.samples, 2), note="a level without cells")
 
 
-@covers("MSDA-43", cases=empty_levels)
+@covers("MSDA-43", cases=empty_levels, plain=ordinary)
 def test_empty_levels(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
@@ -64,7 +64,7 @@ def counts(subject: Subject) -> LazyCases:
     return LazyCases([partial(case_at, subject, s, everywhere, note="counts") for s in structures])
 
 
-@covers("MSDA-50", cases=counts)
+@covers("MSDA-50", cases=counts, plain=ordinary)
 def test_any_batch_and_queries(subject: Subject, case: Case) -> None:
     whole(subject, case)
 
@@ -85,6 +85,6 @@ def sizes(subject: Subject) -> LazyCases:
     return LazyCases([partial(case_at, subject, s, everywhere, note="sizes") for s in structures])
 
 
-@covers("MSDA-51", cases=sizes)
+@covers("MSDA-51", cases=sizes, plain=ordinary)
 def test_any_sizes(subject: Subject, case: Case) -> None:
     whole(subject, case)

@@ -234,6 +234,24 @@ def test_classes_that_no_box_has_are_as_likely(subject: Subject, case: Case) -> 
         rate(f"class {drawn_class} where all were 1", noised == drawn_class, share)
 
 
+def thousands_of_labels(subject: Subject) -> Iterator[Case]:
+    labels = (7, 300, 600, 1202)
+    yield noisy(subject, (4,), "of 1203", classes=1203, labels=labels, label_noise_ratio=1.0, denoising_number=2000)
+
+
+@covers("CDN-11", cases=thousands_of_labels, once=True)
+def test_every_class_of_many_is_as_likely(subject: Subject, case: Case) -> None:
+    """By a hundred at a time: a label that is kept in eight bits never comes to the later ones."""
+    seen = queries(subject, case)
+    classes = len(case["label_embedding"])
+    for first in range(0, classes, 100):
+        last = min(first + 100, classes)
+        for true in case["target_labels"].tolist():
+            drawn = seen.noised_labels[(seen.labels == true)[:, None, None].expand(seen.noised_labels.shape)]
+            share = 0.5 * (last - first) / classes + (0.5 if first <= true < last else 0.0)
+            rate(f"classes {first} to {last - 1} where it was {true}", (drawn >= first) & (drawn < last), share)
+
+
 def few_groups(subject: Subject) -> Iterator[Case]:
     yield noisy(subject, (130, 130), "of few groups", label_noise_ratio=1.0, denoising_number=390)
 

@@ -66,7 +66,7 @@ def test_every_layer_predicts(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("DDETR-12", cases=as_published, dtypes=FLOAT32, feature="backward")
+@covers("DDETR-12", cases=as_published, dtypes=FLOAT32, feature="backward", plain=agrees)
 def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
     gradients_agree_in_norm(subject, case)
 
@@ -174,7 +174,7 @@ def test_first_stage_predictions(subject: Subject, case: Case) -> None:
         expect_unreached(found, ["transformer.decoder", "transformer.pos_trans"], output)
 
 
-@covers("DDETR-12", cases=each_form, dtypes=FLOAT32, feature="backward")
+@covers("DDETR-12", cases=each_form, dtypes=FLOAT32, feature="backward", plain=agrees)
 def test_gradients(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 

@@ -39,7 +39,7 @@ def test_every_layer_predicts(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("DETR-9", cases=as_published, dtypes=FLOAT32, feature="backward")
+@covers("DETR-9", cases=as_published, dtypes=FLOAT32, feature="backward", plain=agrees)
 def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
     gradients_agree_in_norm(subject, case)
 
@@ -115,7 +115,7 @@ def test_heads(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("DETR-9", cases=each_form, dtypes=FLOAT32, feature="backward")
+@covers("DETR-9", cases=each_form, dtypes=FLOAT32, feature="backward", plain=agrees)
 def test_gradients(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
     layers = range(settings_of(case)["num_decoder_layers"])

@@ -67,7 +67,7 @@ def test_every_layer_predicts(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("DINO-15", cases=as_published, dtypes=FLOAT32, feature="backward")
+@covers("DINO-15", cases=as_published, dtypes=FLOAT32, feature="backward", plain=agrees)
 def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
     gradients_agree_in_norm(subject, case)
 
@@ -252,7 +252,7 @@ def test_embedded_references(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("DINO-15", cases=each_form, dtypes=FLOAT32, feature="backward")
+@covers("DINO-15", cases=each_form, dtypes=FLOAT32, feature="backward", plain=agrees)
 def test_gradients(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from detr_conformance import operations
-from detr_conformance.harness.block import differentiable, expectations, forward
+from detr_conformance.harness.block import agrees, differentiable, expectations, forward, gradients_agree
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.expectation import Expectation
-from detr_conformance.harness.mismatch import expect
+from detr_conformance.harness.mismatch import expect, plainly
 from detr_conformance.harness.subject import Subject
 from detr_conformance.isolation.ahead import ahead
 from detr_conformance.isolation.client import tensors_alive_elsewhere
+from detr_conformance.topics.every_block.cases.representative import representative
 
 MODELS = ("detr", "deformable_detr", "dino")
 LEAKED = 8  # tensors that may be alive after many calls and were not before
@@ -32,6 +33,26 @@ def is_module(subject: Subject) -> bool:
 def asks_for_gradients(subject: Subject, case: Case) -> bool:
     """Some blocks take a mask and have no parameter: nothing is differentiable there."""
     return any(differentiable(subject.operation, name, t) for name, t in case.tensors.items() if name != "grad_output")
+
+
+def plain_output(subject: Subject, case: Case) -> None:
+    """The output of an ordinary call is right."""
+    agrees(subject, case)
+
+
+def plain(subject: Subject, case: Case) -> None:
+    """Output and gradients of an ordinary call are right."""
+    if subject.backward and asks_for_gradients(subject, case):
+        gradients_agree(subject, case)
+    else:
+        agrees(subject, case)
+
+
+def ordinary(subject: Subject, _: Case) -> None:
+    """A small complete call is right, whatever the case is."""
+    case = representative(subject)[0]
+    subject.shapes = case.shapes
+    plain(subject, case)
 
 
 def right_after(subject: Subject, made: Any, case: Case, what: str) -> None:
@@ -72,7 +93,8 @@ def same_every_time(
     """The first output is right, so many calls give it again within the limit, and nothing of them stays behind."""
     with torch.no_grad():
         first = call()
-        check_first(first)
+        with plainly():
+            check_first(first)
         wide = first.double()
         with nothing_kept(f"{calls} calls"), ahead(calls - 1):
             for number in range(1, calls):

@@ -14,14 +14,14 @@ from detr_conformance.harness.suite_test import covers
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers
 from detr_conformance.topics.every_block.cases.representative import one, representative
-from detr_conformance.topics.every_block.checks import MODELS, asks_for_gradients, compare_gradients
+from detr_conformance.topics.every_block.checks import MODELS, asks_for_gradients, compare_gradients, plain
 
 OPERATIONS = BLOCKS
 FULL = ("float64", "float32")
 POWERS = {"float16": (-2, 2)}  # more leaves its range
 
 
-@covers("BLK-18", cases=representative, feature="backward")
+@covers("BLK-18", cases=representative, feature="backward", plain=plain)
 def test_gradients_while_training(subject: Subject, case: Case) -> None:
     made = make(subject, case)
     if not isinstance(made, nn.Module) or not asks_for_gradients(subject, case):
@@ -31,7 +31,7 @@ def test_gradients_while_training(subject: Subject, case: Case) -> None:
     compare_gradients(subject, run(subject, case, made.eval()).gradients, right, "in evaluation after training")
 
 
-@covers("BLK-19", cases=one, feature="backward")
+@covers("BLK-19", cases=one, feature="backward", plain=plain)
 def test_arguments_that_are_no_leaves(subject: Subject, case: Case) -> None:
     """As in any network: what a block is given was computed, and may be changed before the backward pass."""
     right = expectations(subject, case)
@@ -58,7 +58,7 @@ def test_arguments_that_are_no_leaves(subject: Subject, case: Case) -> None:
         compare_gradients(subject, gradients, right, what)
 
 
-@covers("BLK-20", cases=one, feature="backward")
+@covers("BLK-20", cases=one, feature="backward", plain=plain)
 def test_two_calls_in_flight(subject: Subject, case: Case) -> None:
     """Forward twice with other numbers, then pull back the first, then the second."""
     made = make(subject, case)
@@ -75,7 +75,7 @@ def test_two_calls_in_flight(subject: Subject, case: Case) -> None:
         compare_gradients(subject, gradients, expectations(subject, tried), f"of the {which} of two calls in flight")
 
 
-@covers("BLK-21", cases=one, feature="backward")
+@covers("BLK-21", cases=one, feature="backward", plain=plain)
 def test_gradients_of_any_scale(subject: Subject, case: Case) -> None:
     """A loss scaler multiplies by powers of two, and looks for what is not finite."""
     if not asks_for_gradients(subject, case):
@@ -93,7 +93,7 @@ def test_gradients_of_any_scale(subject: Subject, case: Case) -> None:
         expect(bool(reached), "a NaN in the incoming gradient shows in no gradient", where="grad_output")
 
 
-@covers("BLK-32", cases=one, feature="backward", dtypes=FULL, once=True)
+@covers("BLK-32", cases=one, feature="backward", dtypes=FULL, once=True, plain=plain)
 def test_second_derivatives(subject: Subject, case: Case) -> None:
     """Not of whole models: nobody penalises the gradients of these."""
     if subject.operation not in MODELS and asks_for_gradients(subject, case):

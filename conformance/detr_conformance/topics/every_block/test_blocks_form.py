@@ -28,7 +28,7 @@ from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.images import SHARED, axis_of, batches, images_of, of_image_alone
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers
 from detr_conformance.topics.every_block.cases.representative import one, representative
-from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
+from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module, plain, plain_output
 
 OPERATIONS = BLOCKS
 
@@ -36,7 +36,7 @@ OPERATIONS = BLOCKS
 # -- form -----------------------------------------------------------------------------------------------------
 
 
-@covers("BLK-1", cases=representative, any_call=True)
+@covers("BLK-1", cases=representative, any_call=True, plain=plain_output)
 def test_output_form(subject: Subject, case: Case) -> None:
     returned = outputs(subject, case) if case.shapes else {"the output": forward(subject, case)}
     for name, output in returned.items():
@@ -49,19 +49,21 @@ def test_output_form(subject: Subject, case: Case) -> None:
                 where="output.dtype",
                 expected=str(subject.torch_dtype),
                 got=str(output.dtype),
+                kind="form",
             )
-        expect(output.layout == torch.strided, f"{name} has layout {output.layout}", where="output.layout")
+        expect(output.layout == torch.strided, f"{name} has layout {output.layout}", where="output.layout", kind="form")
         expect(
             output.device.type == torch.device(subject.device).type,
             f"{name} is on {output.device}",
             where="output.device",
             expected=subject.device,
             got=str(output.device),
+            kind="form",
         )
     agrees(subject, case)
 
 
-@covers("BLK-2", cases=representative, any_call=True)
+@covers("BLK-2", cases=representative, any_call=True, plain=plain)
 def test_arguments_are_left_alone(subject: Subject, case: Case) -> None:
     """Each call and each backward pass compares bytes: arguments, parameters, buffers, the incoming gradient."""
     forward(subject, case)
@@ -80,7 +82,7 @@ def built_from(subject: Subject, case: Case, state: dict[str, Tensor]) -> Any:
     return make(subject.replacing(lambda config, _: subject.implementation(config, state)), case)
 
 
-@covers("BLK-3", cases=one)
+@covers("BLK-3", cases=one, plain=plain_output)
 def test_the_factory_copies(subject: Subject, case: Case) -> None:
     if not is_module(subject):
         return
@@ -108,14 +110,14 @@ def in_any_layout(subject: Subject) -> list[Case]:
     return [case.laid_out(layout) for layout in (*LAYOUTS, *([OF_IMAGES] if images else []))]
 
 
-@covers("BLK-4", cases=in_any_layout)
+@covers("BLK-4", cases=in_any_layout, plain=plain)
 def test_any_strides(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     if subject.backward and asks_for_gradients(subject, case):
         gradients_agree(subject, case)
 
 
-@covers("BLK-5", cases=representative, any_call=True)
+@covers("BLK-5", cases=representative, any_call=True, plain=plain_output)
 def test_the_output_is_the_callers(subject: Subject, case: Case) -> None:
     """`Subject.call` holds earlier outputs over later calls; here the first one is also overwritten."""
     made = make(subject, case)

@@ -17,6 +17,7 @@ from detr_conformance.harness.block import (
     forward,
     gradients_agree,
     make,
+    parameters_by_name,
     run,
 )
 from detr_conformance.harness.block_case import inputs_of
@@ -29,12 +30,12 @@ from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.images import batches
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers
 from detr_conformance.topics.every_block.cases.representative import one, representative
-from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
+from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module, plain, plain_output
 
 OPERATIONS = BLOCKS
 
 
-@covers("BLK-9", cases=representative, feature="backward", any_call=True)
+@covers("BLK-9", cases=representative, feature="backward", any_call=True, plain=plain_output)
 def test_every_gradient(subject: Subject, case: Case) -> None:
     if not asks_for_gradients(subject, case):
         return
@@ -46,7 +47,25 @@ def test_every_gradient(subject: Subject, case: Case) -> None:
             subject.compare(f"grad_{name}", gradient, right.expected, right.limit)
 
 
-@covers("BLK-10", cases=one, feature="backward", any_call=True)
+@covers("BLK-34", cases=one, feature="backward", once=True, any_call=True)
+def test_a_graph(subject: Subject, case: Case) -> None:
+    """`Subject.pull_back` refuses an output without one."""
+    if not asks_for_gradients(subject, case):
+        return
+    made = make(subject, case)
+    bound, inputs = calling(subject, made, case)
+    arguments = bound.arguments(inputs)
+    leaves = {name: t.requires_grad_() for name, t in arguments.items() if differentiable(subject.operation, name, t)}
+    bound.pull_back(bound.call(arguments), case["grad_output"].to(subject.device), leaves)
+
+
+@covers("BLK-35", cases=one, feature="backward", once=True)
+def test_parameters_by_name(subject: Subject, case: Case) -> None:
+    if is_module(subject):
+        parameters_by_name(subject.operation, make(subject, case), case)
+
+
+@covers("BLK-10", cases=one, feature="backward", any_call=True, plain=plain)
 def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> None:
     if not asks_for_gradients(subject, case):
         return
@@ -68,7 +87,7 @@ def test_any_layout_of_the_incoming_gradient(subject: Subject, case: Case) -> No
             subject.compare(f"grad_{name} of a sum", got, right.expected, right.limit)
 
 
-@covers("BLK-11", cases=one, feature="backward", any_call=True)
+@covers("BLK-11", cases=one, feature="backward", any_call=True, plain=plain)
 def test_backward_stands_by_itself(subject: Subject, case: Case) -> None:
     if not asks_for_gradients(subject, case):
         return
@@ -93,7 +112,7 @@ def test_backward_stands_by_itself(subject: Subject, case: Case) -> None:
         subject.compare(f"grad_{alone} alone", got, right[alone].expected, right[alone].limit)
 
 
-@covers("BLK-12", cases=representative, any_call=True)
+@covers("BLK-12", cases=representative, any_call=True, plain=plain_output)
 def test_without_gradients(subject: Subject, case: Case) -> None:
     right = expectations(subject, case, backward=False)["output"]
     for mode in (torch.no_grad, torch.inference_mode):
@@ -104,7 +123,7 @@ def test_without_gradients(subject: Subject, case: Case) -> None:
             subject.compare(f"output under {mode.__name__}", output, right.expected, right.limit)
 
 
-@covers("BLK-13", cases=representative)
+@covers("BLK-13", cases=representative, plain=plain_output)
 def test_training_without_dropout_is_evaluation(subject: Subject, case: Case) -> None:
     right = expectations(subject, case, backward=False)["output"]
     module = make(subject, case)
@@ -118,7 +137,7 @@ def test_training_without_dropout_is_evaluation(subject: Subject, case: Case) ->
             subject.compare(f"output after {mode.__name__}()", output, right.expected, right.limit)
 
 
-@covers("BLK-14", cases=representative, feature="autocast", dtypes=("float32",))
+@covers("BLK-14", cases=representative, feature="autocast", dtypes=("float32",), plain=plain)
 def test_autocast(subject: Subject, case: Case) -> None:
     right = expectations(subject, case, dtype="bfloat16")
     made = make(subject, case)
@@ -139,7 +158,7 @@ def test_autocast(subject: Subject, case: Case) -> None:
             subject.compare(f"grad_{name}", gradient, right[name].expected, right[name].limit)
 
 
-@covers("BLK-15", cases=one, feature="compile", once=True)
+@covers("BLK-15", cases=one, feature="compile", once=True, plain=plain_output)
 def test_captured_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)  # imports on the first call are not part of the graph
     made = make(subject, case)
@@ -152,7 +171,7 @@ def test_captured_whole(subject: Subject, case: Case) -> None:
         subject.compare("output, compiled", _call(subject, compiled, tried), right.expected, right.limit)
 
 
-@covers("BLK-16", cases=one, feature="export", once=True)
+@covers("BLK-16", cases=one, feature="export", once=True, plain=plain_output)
 def test_exported_whole(subject: Subject, case: Case) -> None:
     agrees(subject, case)
     made = make(subject, case)

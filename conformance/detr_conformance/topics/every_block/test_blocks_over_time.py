@@ -26,6 +26,7 @@ from detr_conformance.topics.every_block.checks import (
     compare_gradients,
     in_two_threads,
     nothing_kept,
+    plain,
     right_after,
     same_every_time,
 )
@@ -38,7 +39,7 @@ def separate(subject: Subject) -> bool:
     return "BLK-17" not in operations.OPERATIONS[subject.operation].exempt
 
 
-@covers("BLK-22", cases=one)
+@covers("BLK-22", cases=one, plain=plain)
 def test_one_module_for_any_call(subject: Subject, case: Case) -> None:
     """The whole batch, an image alone, other numbers, and the whole batch again, without and while training."""
     made = make(subject, case)
@@ -52,7 +53,7 @@ def test_one_module_for_any_call(subject: Subject, case: Case) -> None:
         right_after(subject, made, case, "in evaluation after training")
 
 
-@covers("BLK-22", cases=representative, feature="backward")
+@covers("BLK-22", cases=representative, feature="backward", plain=plain)
 def test_training_after_inference(subject: Subject, case: Case) -> None:
     """Validation, then the next epoch: what is kept from inference mode may not be part of a graph."""
     made = make(subject, case)
@@ -63,7 +64,7 @@ def test_training_after_inference(subject: Subject, case: Case) -> None:
         compare_gradients(subject, run(subject, case, made).gradients, right, "after a call in inference mode")
 
 
-@covers("BLK-23", cases=one)
+@covers("BLK-23", cases=one, plain=plain)
 def test_copies(subject: Subject, case: Case) -> None:
     """A deep copy, and a state dict read by a new module and by a used one, compute the same and share nothing."""
     made = make(subject, case)
@@ -86,7 +87,7 @@ def test_copies(subject: Subject, case: Case) -> None:
     right_after(subject, other, case, "of another module that has read the state dict")
 
 
-@covers("BLK-23", cases=one, feature="backward")
+@covers("BLK-23", cases=one, feature="backward", plain=plain)
 def test_copies_between_steps(subject: Subject, case: Case) -> None:
     """While the graph of a training call is alive, and after its backward pass."""
     made = make(subject, case)
@@ -106,7 +107,7 @@ def test_copies_between_steps(subject: Subject, case: Case) -> None:
         right_after(subject, copied.eval(), case, "of a copy made in training")
 
 
-@covers("BLK-24", cases=one, once=True)
+@covers("BLK-24", cases=one, once=True, plain=plain)
 def test_threads(subject: Subject, case: Case) -> None:
     """Two threads with one module and other numbers."""
     made = make(subject, case)

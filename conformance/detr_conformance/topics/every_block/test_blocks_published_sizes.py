@@ -11,14 +11,14 @@ from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.subject import Result, Subject
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.topics.every_block.cases.published import PUBLISHED, published
-from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module
+from detr_conformance.topics.every_block.checks import asks_for_gradients, is_module, ordinary, plain
 
 OPERATIONS = tuple(PUBLISHED)
 RARER = 4.0
 RARER_IN_HALF = 1.5
 
 
-@covers("BLK-30", cases=published, once=True, costly=True)
+@covers("BLK-30", cases=published, once=True, costly=True, plain=ordinary)
 def test_published_sizes(subject: Subject, case: Case) -> None:
     """Among a million elements some are further off than among a hundred, and this is no question of precision.
     Whoever chooses a path by size may choose it by mode as well."""
@@ -40,7 +40,7 @@ def first_of_a_module(subject: Subject) -> list[Case]:
     return [next(published(subject))] if is_module(subject) else []
 
 
-@covers("BLK-14", cases=first_of_a_module, feature="autocast", dtypes=("float32",), costly=True)
+@covers("BLK-14", cases=first_of_a_module, feature="autocast", dtypes=("float32",), costly=True, plain=plain)
 def test_autocast_at_published_sizes(subject: Subject, case: Case) -> None:
     """What the reference keeps in float32 while it is in bfloat16 stays so: sums of many small numbers."""
     right = expectations(subject, case, backward=False, dtype="bfloat16", precise=True)["output"]

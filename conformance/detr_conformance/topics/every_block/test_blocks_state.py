@@ -27,12 +27,12 @@ from detr_conformance.topics.detectors.cases.regimes import frozen_otherwise
 from detr_conformance.topics.every_block.cases.dropping import with_dropout
 from detr_conformance.topics.every_block.cases.other_numbers import other_numbers, other_parameters
 from detr_conformance.topics.every_block.cases.representative import representative
-from detr_conformance.topics.every_block.checks import MODELS, asks_for_gradients, is_module
+from detr_conformance.topics.every_block.checks import MODELS, asks_for_gradients, is_module, plain, plain_output
 
 OPERATIONS = BLOCKS
 
 
-@covers("BLK-6", cases=representative)
+@covers("BLK-6", cases=representative, plain=plain_output)
 def test_no_memory_of_the_past(subject: Subject, case: Case) -> None:
     """One module; its inputs change in place, then its parameters do, then the first call comes again."""
     made = make(subject, case)
@@ -61,7 +61,7 @@ def _load(own: Mapping[str, tuple[Tensor, ...]], case: Case) -> None:
             part.copy_(value.to(part))
 
 
-@covers("BLK-7", cases=with_dropout, feature="deterministic")
+@covers("BLK-7", cases=with_dropout, feature="deterministic", plain=plain)
 def test_deterministic(subject: Subject, case: Case) -> None:
     state = torch.random.get_rng_state()
     try:
@@ -80,7 +80,7 @@ def test_deterministic(subject: Subject, case: Case) -> None:
     agrees(subject, case)
 
 
-@covers("BLK-8", cases=with_dropout)
+@covers("BLK-8", cases=with_dropout, plain=plain_output)
 def test_no_side_effects(subject: Subject, case: Case) -> None:
     """`Subject.call` compares the modes around each call."""
     made = make(subject, case)

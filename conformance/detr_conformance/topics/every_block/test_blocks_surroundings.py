@@ -30,7 +30,13 @@ from detr_conformance.isolation import ambient
 from detr_conformance.operations import BLOCKS
 from detr_conformance.topics.every_block.cases.other_numbers import other_parameters
 from detr_conformance.topics.every_block.cases.representative import one
-from detr_conformance.topics.every_block.checks import asks_for_gradients, compare_gradients, is_module, right_after
+from detr_conformance.topics.every_block.checks import (
+    asks_for_gradients,
+    compare_gradients,
+    is_module,
+    plain,
+    right_after,
+)
 
 OPERATIONS = BLOCKS
 FEW = 8  # of more modules within modules each one is not frozen by itself
@@ -60,7 +66,7 @@ def parts_of(parameters: list[str]) -> list[str]:
     return sorted(outer | inner) if len(inner) <= FEW else sorted(outer)
 
 
-@covers("BLK-26", cases=one, feature="backward")
+@covers("BLK-26", cases=one, feature="backward", plain=plain)
 def test_frozen_parts(subject: Subject, case: Case) -> None:
     if not is_module(subject) or not asks_for_gradients(subject, case):
         return
@@ -99,7 +105,7 @@ SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
-@covers("BLK-27", cases=one)
+@covers("BLK-27", cases=one, plain=plain)
 def test_surroundings(subject: Subject, case: Case) -> None:
     backward = subject.backward and asks_for_gradients(subject, case)
     right = expectations(subject, case, backward=backward)
@@ -128,7 +134,7 @@ def raise_in(subject: Subject, made: Any, case: Case) -> None:
 # -- expanded arguments ---------------------------------------------------------------------------------------
 
 
-@covers("BLK-28", cases=one)
+@covers("BLK-28", cases=one, plain=plain)
 def test_expanded_arguments(subject: Subject, case: Case) -> None:
     """One image (or box, or row) for all of a batch, of stride zero, one argument after another."""
     given = inputs_of(subject.operation, case)
@@ -153,7 +159,7 @@ def test_expanded_arguments(subject: Subject, case: Case) -> None:
 # -- parameters of the moment ---------------------------------------------------------------------------------
 
 
-@covers("BLK-29", cases=one)
+@covers("BLK-29", cases=one, plain=plain)
 def test_parameters_of_the_moment(subject: Subject, case: Case) -> None:
     """Changed through `.data`, whose version nobody counts, and replaced by other tensors."""
     made = make(subject, case)

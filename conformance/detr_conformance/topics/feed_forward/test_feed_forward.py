@@ -197,6 +197,6 @@ def away_from_kinks(subject: Subject) -> Iterator[Case]:
     yield network_case(subject, note="default identity, away from kinks", smooth=True).having(identity=None)
 
 
-@covers("FFN-13", cases=away_from_kinks, feature="backward")
+@covers("FFN-13", cases=away_from_kinks, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)

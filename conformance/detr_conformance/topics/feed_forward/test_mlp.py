@@ -106,6 +106,6 @@ def away_from_kinks(subject: Subject) -> Iterator[Case]:
         yield case.laid_out(LAYOUTS[seed])
 
 
-@covers("FFN-20", cases=away_from_kinks, feature="backward")
+@covers("FFN-20", cases=away_from_kinks, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)

@@ -83,7 +83,7 @@ def test_accuracy_of_drawn_boxes(subject: Subject, case: Case) -> None:
     accurate(subject, case)
 
 
-@covers("GIOU-10", cases=cases.differentiated, feature="backward")
+@covers("GIOU-10", cases=cases.differentiated, feature="backward", plain=agrees)
 def test_gradients(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from detr_conformance.harness.block import forward, raises, run
+from detr_conformance.harness.block import agrees, forward, raises, run
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
@@ -92,7 +92,9 @@ def test_accuracy_at_scale(subject: Subject, case: Case) -> None:
     box_agrees(subject, case, precise=True)
 
 
-@covers("POS-22", cases=lambda subject: [*points_and_boxes(subject), *beyond(subject)], feature="backward")
+@covers(
+    "POS-22", cases=lambda subject: [*points_and_boxes(subject), *beyond(subject)], feature="backward", plain=agrees
+)
 def test_gradients(subject: Subject, case: Case) -> None:
     right = box_gradient_right(subject, case)
     subject.compare("grad_boxes", subject.gradient("boxes", run(subject, case).gradients), right.expected, right.limit)

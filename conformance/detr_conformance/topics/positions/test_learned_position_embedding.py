@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from detr_conformance.harness.block import forward, fresh, gradients_agree, parameters_by_name, raises
+from detr_conformance.harness.block import agrees, forward, fresh, gradients_agree, parameters_by_name, raises
 from detr_conformance.harness.block_case import parameters_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect
@@ -77,7 +77,9 @@ def test_initialisation(subject: Subject, case: Case) -> None:
         )
 
 
-@covers("POS-28", cases=lambda subject: [*small_tables(subject), *full_tables(subject)], feature="backward")
+@covers(
+    "POS-28", cases=lambda subject: [*small_tables(subject), *full_tables(subject)], feature="backward", plain=agrees
+)
 def test_gradients(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 

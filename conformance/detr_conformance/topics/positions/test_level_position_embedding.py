@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from detr_conformance.harness.block import forward, gradients_agree, raises
+from detr_conformance.harness.block import agrees, forward, gradients_agree, raises
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.subject import Subject
 from detr_conformance.harness.suite_test import covers
@@ -55,6 +55,6 @@ def test_levels_fill_the_cells(subject: Subject, case: Case) -> None:
         raises(subject, wrong, f"there are {levels} vectors for 2 levels")
 
 
-@covers("POS-32", cases=sizes_of_all_kinds, feature="backward")
+@covers("POS-32", cases=sizes_of_all_kinds, feature="backward", plain=agrees)
 def test_gradients(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)

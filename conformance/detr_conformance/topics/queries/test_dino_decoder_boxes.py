@@ -113,7 +113,7 @@ def shared_and_smooth(subject: Subject) -> Iterator[Case]:
                 yield case.having(grad_output=torch.cat([share.flatten() for share in shares.values()]))
 
 
-@covers("DEC-21", cases=shared_and_smooth, feature="backward", once=True)
+@covers("DEC-21", cases=shared_and_smooth, feature="backward", once=True, plain=agrees)
 def test_shared_heads_are_trained_through_each_call(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 

@@ -56,29 +56,37 @@ def with_own_heads(case: Case, rows: list[str]) -> list[str]:
     return ["#" if "#" in row else "." for row in rows] if shared else rows
 
 
-@covers("DEC-24", cases=either_way, feature="backward", once=True)
+@covers("DEC-24", cases=either_way, feature="backward", once=True, plain=agrees)
 def test_fed_boxes_are_detached(subject: Subject, case: Case) -> None:
     reaches(subject, case, "hidden_states", "bbox_embed", with_own_heads(case, NONE))
 
 
-@covers("DEC-25", cases=lambda subject: deep(subject, shared=False, twice=True), feature="backward", once=True)
+@covers(
+    "DEC-25", cases=lambda subject: deep(subject, shared=False, twice=True), feature="backward", once=True, plain=agrees
+)
 def test_look_forward_twice(subject: Subject, case: Case) -> None:
     reaches(subject, case, "pred_boxes", "bbox_embed", BAND)
     reaches(subject, case, "references", "bbox_embed", [NONE[0], *DIAGONAL])
 
 
-@covers("DEC-26", cases=lambda subject: deep(subject, shared=False, twice=False), feature="backward", once=True)
+@covers(
+    "DEC-26",
+    cases=lambda subject: deep(subject, shared=False, twice=False),
+    feature="backward",
+    once=True,
+    plain=agrees,
+)
 def test_look_forward_once(subject: Subject, case: Case) -> None:
     reaches(subject, case, "pred_boxes", "bbox_embed", DIAGONAL)
     reaches(subject, case, "references", "bbox_embed", [NONE[0], *NONE])
 
 
-@covers("DEC-27", cases=either_way, feature="backward", once=True)
+@covers("DEC-27", cases=either_way, feature="backward", once=True, plain=agrees)
 def test_initial_boxes_are_constants(subject: Subject, case: Case) -> None:
     no_gradient(subject, case, "reference_points")
 
 
-@covers("DEC-28", cases=either_way, feature="backward", once=True)
+@covers("DEC-28", cases=either_way, feature="backward", once=True, plain=agrees)
 def test_losses_keep_to_their_heads(subject: Subject, case: Case) -> None:
     reaches(subject, case, "pred_logits", "class_embed", with_own_heads(case, DIAGONAL))
     reaches(subject, case, "pred_logits", "bbox_embed", with_own_heads(case, NONE))
@@ -109,12 +117,12 @@ def test_boxes_in_float32(subject: Subject, case: Case) -> None:
     agrees_without_rounded_inputs(subject, case, "hidden_states")
 
 
-@covers("DEC-31", cases=as_deep_as_published, dtypes=("float32",), feature="backward")
+@covers("DEC-31", cases=as_deep_as_published, dtypes=("float32",), feature="backward", plain=agrees)
 def test_gradients_of_six_layers(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case)
 
 
-@covers("DEC-31", cases=smooth_decoders, feature="backward")
+@covers("DEC-31", cases=smooth_decoders, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from detr_conformance.harness.block import forward, parts, raises, run
+from detr_conformance.harness.block import agrees, forward, parts, raises, run
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import expect, require
 from detr_conformance.harness.subject import Subject
@@ -185,7 +185,9 @@ def test_nothing_valid(subject: Subject, case: Case) -> None:
     proposals_agree(subject, case)
 
 
-@covers("SEL-27", cases=lambda subject: [*padded_memories(subject), *many_levels(subject)], feature="backward")
+@covers(
+    "SEL-27", cases=lambda subject: [*padded_memories(subject), *many_levels(subject)], feature="backward", plain=agrees
+)
 def test_gradient_of_memory(subject: Subject, case: Case) -> None:
     """What arrives at valid cells goes on; nothing else does, be it NaN or the gradient of a proposal."""
     _, invalid = proposals_right(case)

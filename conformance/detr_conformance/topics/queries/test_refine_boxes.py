@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from detr_conformance.harness.block import expectations, forward, raises, run
+from detr_conformance.harness.block import agrees, expectations, forward, raises, run
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.mismatch import require
@@ -131,7 +131,7 @@ def smooth(subject: Subject) -> Iterator[Case]:
         yield from near_the_border(subject, 1e-3, 0.02)
 
 
-@covers("SEL-48", cases=smooth, feature="backward")
+@covers("SEL-48", cases=smooth, feature="backward", plain=agrees)
 def test_gradients(subject: Subject, case: Case) -> None:
     """Exactly zero for references outside [0, 1], those of the formula elsewhere."""
     gradients = run(subject, case).gradients

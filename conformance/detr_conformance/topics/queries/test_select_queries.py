@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from detr_conformance.harness.block import outputs, parts, raises, run
+from detr_conformance.harness.block import agrees, outputs, parts, raises, run
 from detr_conformance.harness.block_case import settings_of, with_settings
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
@@ -224,7 +224,7 @@ def test_damage_stays_in_its_image(subject: Subject, case: Case) -> None:
                 subject.compare_exactly(f"indices of image {image}", indices[image], right[image])
 
 
-@covers("SEL-40", cases=with_infinite_proposals, feature="backward")
+@covers("SEL-40", cases=with_infinite_proposals, feature="backward", plain=agrees)
 def test_gradients_go_where_rows_came_from(subject: Subject, case: Case) -> None:
     indices = selected(subject, case)
     gradients = run(subject, case).gradients

@@ -124,6 +124,6 @@ def test_accuracy_with_everything(subject: Subject, case: Case) -> None:
     agrees(subject, case, precise=True)
 
 
-@covers("TL-24", cases=cases.smooth_layers, feature="backward")
+@covers("TL-24", cases=cases.smooth_layers, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)

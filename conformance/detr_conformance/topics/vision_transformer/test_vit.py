@@ -224,6 +224,6 @@ def in_every_layout(subject: Subject) -> Iterator[Case]:
         yield vit_case(subject, s, note="gradients").laid_out(layout)
 
 
-@covers("VIT-22", cases=in_every_layout, feature="backward")
+@covers("VIT-22", cases=in_every_layout, feature="backward", plain=agrees)
 def test_gradient_accuracy(subject: Subject, case: Case) -> None:
     gradients_agree(subject, case, precise=True)

@@ -11,7 +11,13 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.mismatch import require
 from detr_conformance.harness.subject import Subject
-from detr_conformance.topics.deformable_attention.cases.core import pixels_of, structure_of
+from detr_conformance.topics.deformable_attention.cases.core import (
+    Structure,
+    case_at,
+    everywhere,
+    pixels_of,
+    structure_of,
+)
 from detr_conformance.topics.deformable_attention.checks.oracle import Rounding, expectations, oracle, smooth_share
 
 GRADIENTS = ("value", "sampling_locations", "attention_weights")
@@ -57,6 +63,12 @@ def whole(subject: Subject, case: Case) -> None:
     right = expectations(case, rounding_of(subject))
     _compare(subject, "output", result.output, right["output"])
     _compare_gradients(subject, result.gradients, right, GRADIENTS)
+
+
+def ordinary(subject: Subject, _: Case) -> None:
+    """Output and gradients of a small call of convenient sizes lie within their limits, whatever the case is."""
+    convenient = Structure(((8, 8), (4, 4)), batch=2, queries=8, heads=4, channels=8, points=4)
+    whole(subject, case_at(subject, convenient, everywhere, note="an ordinary call"))
 
 
 def _compare(subject: Subject, name: str, got: Tensor, right: Expectation) -> None:

@@ -1,4 +1,4 @@
-"""Mutants of how gradients are asked for and handed out (MSDA-36 to MSDA-39)."""
+"""Mutants of how gradients are asked for and handed out (MSDA-36 to MSDA-39, MSDA-68)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from torch import Tensor
 from detr_conformance.evidence.registry import mutant
 from detr_conformance.topics.deformable_attention.mutants.kernel import Call, Gradients, Kernel, Needs
 from detr_conformance.topics.deformable_attention.mutants.memory import in_memory_order
+
+
+@mutant("no-graph", rejects="MSDA-68", origin="@torch.no_grad() on the wrapper, left from a benchmark")
+class NoGraph(Kernel):
+    """Computes the output without a graph."""
+
+    def run(self, call: Call) -> Tensor:
+        return super().run(call).detach()
 
 
 @mutant("locations-detached", rejects="MSDA-36", origin="locations computed under no_grad for a memory saving")

@@ -1,4 +1,4 @@
-"""Mutants of contrastive denoising that are right for few boxes, groups and classes (CDN-10, CDN-37)."""
+"""Mutants of contrastive denoising that are right for few boxes, groups and classes (CDN-10, CDN-11, CDN-37)."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ class LabelsOfATable(DenoisingByHand):
 
     def rows(self, label_embedding: Tensor, labels: Labels) -> Float[Tensor, "group kind box embed"]:
         return super().rows(label_embedding, labels.clamp(max=1023))
+
+
+@mutant(
+    "denoising-drawn-labels-of-eight-bits",
+    rejects="CDN-11",
+    operation="contrastive_denoising",
+    origin="random labels drawn as uint8, as COCO needs no more",
+)
+class DrawnLabelsOfEightBits(DenoisingByHand):
+    """Draws one of the first 256 classes."""
+
+    def drawn(self, labels: Int[Tensor, " chosen"], classes: int) -> Int[Tensor, " chosen"]:
+        return torch.randint_like(labels, min(classes, 256))
 
 
 @mutant(

@@ -1,4 +1,4 @@
-"""Mutants of any block: gradients, training, autocast, capture, export (BLK-9 to BLK-16)."""
+"""Mutants of any block: gradients, training, autocast, capture, export (BLK-9 to BLK-16, BLK-34, BLK-35)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,23 @@ class InputDetached(Layers):
 
     def between(self, x: Tensor) -> Tensor:
         return F.relu(x).detach()
+
+
+@mutant("block-without-graph", rejects="BLK-34", operation="mlp", origin="no_grad left on forward after a benchmark")
+class WithoutGraph(Layers):
+    """Computes its output without a graph."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+@mutant("block-own-names", rejects="BLK-35", operation="mlp", origin="a port with names of its own")
+class OwnNames(Layers):
+    """Says of no parameter which of the reference's it is."""
+
+    def spec_parameters(self) -> dict[str, Tensor]:
+        return {f"fc{i}.{name}": p for i, linear in enumerate(self.linears) for name, p in linear.named_parameters()}
 
 
 class GradientAsIfContiguous(OwnLinear):

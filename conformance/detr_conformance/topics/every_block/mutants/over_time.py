@@ -67,26 +67,31 @@ class OverwritesWhatIsNoLeaf(Layers):
 
 @mutant("block-mask-by-shape", rejects="BLK-20", operation="mlp", origin="a ReLU mask kept by shape, to save memory")
 class MaskByShape(Layers):
-    """Pulls back through the ReLU of the latest call of that shape."""
+    """Pulls back through each ReLU of the latest call of that shape."""
 
-    masks: dict[torch.Size, Tensor]
+    masks: dict[tuple[int, torch.Size], Tensor]
 
-    def between(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not hasattr(self, "masks"):
             self.masks = {}
-        self.masks[x.shape] = (x > 0).detach()
-        return _LatestMask.apply(x, self.masks)
+        self.layer = 0
+        return super().forward(x)
+
+    def between(self, x: Tensor) -> Tensor:
+        self.layer += 1
+        self.masks[self.layer, x.shape] = (x > 0).detach()
+        return _LatestMask.apply(x, self.masks, self.layer)
 
 
 class _LatestMask(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, masks: dict[torch.Size, Tensor]) -> Tensor:
-        ctx.masks, ctx.shape = masks, x.shape
+    def forward(ctx: Any, x: Tensor, masks: dict[tuple[int, torch.Size], Tensor], layer: int) -> Tensor:
+        ctx.masks, ctx.key = masks, (layer, x.shape)
         return x.relu()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * ctx.masks[ctx.shape], None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0] * ctx.masks[ctx.key], None, None
 
 
 class MadeFinite(OwnLinear):

@@ -14,7 +14,7 @@ from detr_conformance.harness.case import Case
 from detr_conformance.harness.fill import Filler
 from detr_conformance.harness.subject import Subject
 from detr_conformance.topics.losses.cases.matching import boxes_of, fixed_giou_eps, labels_of
-from detr_conformance.topics.losses.cases.planted_losses import Sizes, class_losses, planted
+from detr_conformance.topics.losses.cases.planted_losses import ONE_LAYER, Sizes, class_losses, planted, query_of
 
 GRID = 18  # cells of an image along each side
 Predicted = tuple[Tensor, Tensor]  # logits, boxes
@@ -69,10 +69,23 @@ def _planted(fill: Filler, targets: list[Tensor], labels: Tensor, queries: int, 
 
 
 def full_images(subject: Subject) -> Iterator[Case]:
-    """Three hundred boxes in an image, beside one, beside none; all queries matched, and hardly any left."""
+    """One box twice; hundreds of boxes in an image, beside one, beside none; hardly any query left."""
     for class_loss in class_losses(subject):
+        yield annotated_twice(planted(subject, f"one box twice, {class_loss}", ONE_LAYER, class_loss=class_loss))
         yield crowd(subject, (300, 0, 1), f"300 boxes, {class_loss}", queries=304, classes=7, class_loss=class_loss)
         yield crowd(subject, (131, 33), f"131 boxes, {class_loss}", queries=131, classes=300, class_loss=class_loss)
+
+
+def annotated_twice(case: Case) -> Case:
+    """The second box of the first image becomes its first, and its query predicts what the first one's does."""
+    changed = {name: case[name].clone() for name in ("target_labels", "target_boxes", "pred_logits", "pred_boxes")}
+    first, second = (query_of(box, 0, ONE_LAYER.queries) for box in (0, 1))
+    for name, tensor in changed.items():
+        if name.startswith("target_"):
+            tensor[1] = tensor[0]
+        else:
+            tensor[:, 0, second] = tensor[:, 0, first]
+    return case.having(**changed)
 
 
 def many_of_each(subject: Subject) -> Iterator[Case]:

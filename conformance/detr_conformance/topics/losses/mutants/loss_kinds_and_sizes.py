@@ -91,6 +91,24 @@ class TableOfBoxes(LossesByHand):
 
 
 @mutant(
+    "losses-each-box-once",
+    rejects="LOSS-32",
+    operation="detection_losses",
+    origin="targets passed through torch.unique, against annotations that stand there twice",
+)
+class EachBoxOnce(LossesByHand):
+    """Leaves out a box that is the same as an earlier one of its image, and counts it."""
+
+    def three(self, at: Predicted) -> Losses:
+        kept = []
+        for own, (query, box) in zip(at.batch.boxes, at.pairs, strict=True):
+            first_alike = (own[:, None] == own).all(-1).long().argmax(-1) if len(own) else box
+            new = first_alike[box] == box
+            kept.append((query[new], box[new]))
+        return super().three(replace(at, pairs=kept))
+
+
+@mutant(
     "losses-n-up-to-a-hundred",
     rejects="LOSS-32",
     operation="detection_losses",
