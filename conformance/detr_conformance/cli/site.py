@@ -25,9 +25,9 @@ def site(directory: str, reports: tuple[str, ...]) -> None:
     """Write reports of `check --json` into DIR as a site that any web server, or none, can show.
 
     There is a matrix of implementations by clause, a page for each implementation and each clause, the mutants that
-    each clause rejects, and a badge for each implementation, as SVG and as the JSON of shields.io's endpoint badge. Several reports of one implementation
-    are its history: give the oldest first. Reports named .json.gz are unpacked. DIR is made if it is not there; it
-    must be empty, or hold a site that this command wrote, which is replaced.
+    each clause rejects, and a badge for each implementation, as SVG and as the JSON of shields.io's endpoint badge.
+    Several reports of one implementation are its history: give the oldest first. Reports named .json.gz are unpacked.
+    DIR is made if it is not there; it must be empty, or hold a site that this command wrote, which is replaced.
 
     \b
     Exit status
