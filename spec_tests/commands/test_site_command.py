@@ -28,6 +28,7 @@ def test_a_site_is_written_and_written_anew(tmp_path: Path, report: Path) -> Non
     folder = tmp_path / "a" / "site"
     assert run(folder, report).exit_code == 0
     assert (folder / "implementations" / "planted.html").is_file()
+    assert "rejected by" in (folder / "clauses" / "MSDA-2.html").read_text()
     assert json.loads((folder / "badges" / "planted.json").read_text())["message"] == "3 clauses fail"
     write_json(tmp_path / "two.json", combine([passing_report() | {"target": {"name": "another"}}]))
     done = run(folder, tmp_path / "two.json")
@@ -60,12 +61,6 @@ def test_what_is_no_report_is_told_and_nothing_is_written(tmp_path: Path, conten
     assert said in done.output
     assert "Traceback" not in done.output
     assert not (tmp_path / "site").exists()
-
-
-def test_a_kill_matrix_is_one(tmp_path: Path, report: Path) -> None:
-    done = run(tmp_path / "site", report, "--kill-matrix", report)
-    assert done.exit_code == 2
-    assert "is no kill matrix" in done.output
 
 
 def test_what_cannot_be_written_is_told(tmp_path: Path, report: Path) -> None:

@@ -108,6 +108,29 @@ def test_undecided_ones_say_who_stands_in_the_way(failing: str) -> None:
     assert re.search(r'<a href="#MSDA-2"><b>MSDA-2</b></a> stands in the way of', failing)
 
 
+def test_undecided_ones_without_a_clause_are_grouped_by_the_reason() -> None:
+    report = failing_report(3)
+    undecided = [entry for entry in report["clauses"].values() if entry["verdict"] == "undecided"]
+    for number, entry in enumerate(undecided):
+        entry["undecided"] = {"clause": None, "message": f"an ordinary call is wrong already: output[{number}]"}
+    waiting = view_of(report, CHAPTERS).waiting
+    assert {reason: len(clauses) for reason, clauses in waiting.items()} == {
+        ("", "an ordinary call is wrong already"): 2
+    }
+    assert "An ordinary call is wrong already</b>, which stands in the way of 2 clauses" in page_of(report)
+
+
+def test_if_nothing_was_decided_the_plain_call_is_shown() -> None:
+    report = failing_report(3)
+    for entry in report["clauses"].values():
+        if entry["verdict"] in ("fail", "warn"):
+            entry["verdict"] = "undecided"
+    view = view_of(report, CHAPTERS)
+    assert [finding.judged.id for finding in view.findings] == ["MSDA-1"]
+    assert "MSDA-1" not in [each.id for clauses in view.waiting.values() for each in clauses]
+    assert Page(page_of(report)).values("id").count("MSDA-1") == 1
+
+
 def test_the_page_is_well_formed_and_every_link_leads_somewhere(failing: str) -> None:
     for html in (failing, page_of(passing_report()), page_of(failing_report(3), passing_report())):
         page = Page(html)

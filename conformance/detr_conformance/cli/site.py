@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,19 +21,13 @@ OWN = ("implementations", "clauses", "badges")
 @click.command(short_help="Reports as a static site: a matrix, a page a clause, badges.")
 @click.argument("directory", metavar="DIR", type=click.Path(file_okay=False))
 @click.argument("reports", metavar="REPORT.json...", nargs=-1, required=True, type=click.Path(dir_okay=False))
-@click.option(
-    "--kill-matrix",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help="Show on the pages of clauses which mutants they reject: a file that `make kill-matrix` wrote.",
-)
-def site(directory: str, reports: tuple[str, ...], kill_matrix: str | None) -> None:
+def site(directory: str, reports: tuple[str, ...]) -> None:
     """Write reports of `check --json` into DIR as a site that any web server, or none, can show.
 
-    There is a matrix of implementations by clause, a page for each implementation and each clause, and a badge for
-    each implementation, as SVG and as the JSON of shields.io's endpoint badge. Several reports of one implementation
-    are its history: give the oldest first. Reports named .json.gz are unpacked. DIR is made if it is not there; it
-    must be empty, or hold a site that this command wrote, which is replaced.
+    There is a matrix of implementations by clause, a page for each implementation and each clause, the mutants that
+    each clause rejects, and a badge for each implementation, as SVG and as the JSON of shields.io's endpoint badge.
+    Several reports of one implementation are its history: give the oldest first. Reports named .json.gz are unpacked.
+    DIR is made if it is not there; it must be empty, or hold a site that this command wrote, which is replaced.
 
     \b
     Exit status
@@ -42,6 +36,7 @@ def site(directory: str, reports: tuple[str, ...], kill_matrix: str | None) -> N
     """
     from detr_conformance.evidence.catalogue import CatalogueError
     from detr_conformance.evidence.clauses import ClauseError, load_chapters
+    from detr_conformance.reporting.findings import KILL_MATRIX
     from detr_conformance.reporting.json_file import FileError, read_json
     from detr_conformance.reporting.pages.site import site as pages_of
     from detr_conformance.reporting.report_file import read_reports
@@ -49,9 +44,8 @@ def site(directory: str, reports: tuple[str, ...], kill_matrix: str | None) -> N
     folder = Path(directory)
     try:
         told = [(_label(path), report) for path in reports for report in read_reports(path).values()]
-        killed = _kill_matrix(kill_matrix, read_json(kill_matrix)) if kill_matrix else None
         _take(folder)
-        _write(folder, pages_of(told, load_chapters(), kill_matrix=killed))
+        _write(folder, pages_of(told, load_chapters(), kill_matrix=read_json(KILL_MATRIX)))
     except (FileError, ClauseError, CatalogueError) as error:
         raise CannotDo(str(error)) from error
     except OSError as error:
@@ -61,12 +55,6 @@ def site(directory: str, reports: tuple[str, ...], kill_matrix: str | None) -> N
 
 def _label(path: str) -> str:
     return Path(path).name.removesuffix(".gz").removesuffix(".json")
-
-
-def _kill_matrix(path: str, document: Any) -> dict[str, Any]:
-    if not isinstance(document, dict) or not isinstance(document.get("mutants"), dict):
-        raise CannotDo(f"{path} is no kill matrix: it has no mutants; `make kill-matrix` writes one")
-    return document
 
 
 def _take(folder: Path) -> None:

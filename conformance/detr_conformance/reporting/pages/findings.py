@@ -50,7 +50,8 @@ class Finding:
 
 
 def findings_of(report: Mapping[str, Any], judged: Mapping[str, Judged], cases: Path | None) -> list[Finding]:
-    """Every failed clause once, as a finding or among those that follow from one.
+    """Every failed clause once, as a finding or among those that follow from one; if nothing could be decided, the
+    plain call that stands in the way.
 
     Args:
         report: whose `findings`, where it has them, say the order.
@@ -58,13 +59,16 @@ def findings_of(report: Mapping[str, Any], judged: Mapping[str, Judged], cases: 
         cases: the folder from which the names of case files count; None if no case is to be read.
     """
     failed = {each.id: each for each in of_verdict(judged, "fail")}
-    found = []
+    found: list[tuple[Judged, tuple[Judged, ...]]] = []
     for finding in map(plain.as_map, plain.as_list(report.get("findings"))):
         first = failed.pop(plain.as_text(finding.get("clause")), None)
         if first is not None:
             echoes = [failed.pop(name, None) for name in plain.as_texts(finding.get("follows"))]
             found.append((first, tuple(echo for echo in echoes if echo)))
-    return [_finding(first, echoes, cases) for first, echoes in [*found, *((each, ()) for each in failed.values())]]
+    found += [(each, ()) for each in failed.values()]
+    if not found and not of_verdict(judged, "warn"):
+        found = [(each, ()) for each in of_verdict(judged, "undecided")[:1]]
+    return [_finding(first, echoes, cases) for first, echoes in found]
 
 
 def _finding(judged: Judged, follows: tuple[Judged, ...], cases: Path | None) -> Finding:

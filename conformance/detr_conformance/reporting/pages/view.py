@@ -71,11 +71,20 @@ class ReportView:
         return of_verdict(self.judged, *verdicts)
 
     @property
-    def waiting(self) -> dict[str, list[Judged]]:
-        """Undecided clauses by the failing one that stands in their way, "" if it is none."""
-        groups: dict[str, list[Judged]] = {}
+    def following(self) -> int:
+        """How many of the failed clauses follow from another."""
+        return sum(len(finding.follows) for finding in self.findings)
+
+    @property
+    def waiting(self) -> dict[tuple[str, str], list[Judged]]:
+        """Undecided clauses by what stands in their way: the clause that failed, or "" and the reason in words."""
+        groups: dict[tuple[str, str], list[Judged]] = {}
+        shown = {finding.judged.id for finding in self.findings}
         for each in self.of("undecided"):
-            groups.setdefault(each.undecided.get("clause", ""), []).append(each)
+            clause = each.undecided.get("clause", "")
+            reason = "" if clause else each.undecided.get("message", "").partition(":")[0]
+            if each.id not in shown:
+                groups.setdefault((clause, reason), []).append(each)
         return groups
 
 
