@@ -47,12 +47,14 @@ def run_cases(
     seed_value: int,
     shrink: bool,
     search: bool = False,
+    undecided: Callable[[Failure], Undecided | None] = lambda _: None,
 ) -> int:
     """Checks every listed case, or `examples` drawn ones.
 
     Args:
         check: returns the case's largest error over its limit, where it has one.
         search: let Hypothesis look for cases of large error.
+        undecided: what a failure comes to if something else is wrong already; then nothing smaller is looked for.
 
     Returns:
         How many cases were checked.
@@ -61,7 +63,8 @@ def run_cases(
         Failure: some case failed; carries the smallest one found.
     """
     if isinstance(cases, SearchStrategy):
-        return _run_drawn(cases, check, examples=examples, seed_value=seed_value, shrink=shrink, search=search)
+        how = {"examples": examples, "seed_value": seed_value}
+        return _run_drawn(cases, check, **how, shrink=shrink, search=search, undecided=undecided)
     count = 0
     for case in cases:
         count += 1
@@ -80,6 +83,7 @@ def _run_drawn(
     seed_value: int,
     shrink: bool,
     search: bool,
+    undecided: Callable[[Failure], Undecided | None],
 ) -> int:
     global _shrinking_spent
     count = 0
@@ -100,6 +104,9 @@ def _run_drawn(
         except Mismatch as mismatch:
             if smallest is None:
                 failed_at = time.monotonic()
+                smallest = undecided(Failure(case, mismatch))
+                if smallest is not None:
+                    raise _Enough from None
             if smallest is None or case.size <= smallest.case.size:
                 smallest = Failure(case, mismatch)
             if not shrink:

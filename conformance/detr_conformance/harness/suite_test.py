@@ -102,16 +102,19 @@ def decide(subject: Subject, test: SuiteTest) -> None:
     """
     try:
         _decide(subject, test)
+    except Undecided:
+        raise
     except Failure as failure:
-        told = failure.mismatch
-        wrong = told if told.kind == PLAIN else plainly_wrong(subject, test, failure.case)
-        if wrong is not None:
-            raise Undecided(failure.case, wrong) from failure
+        if undecided := plainly_wrong(subject, test, failure):
+            raise undecided from failure
         raise
 
 
-def plainly_wrong(subject: Subject, test: SuiteTest, case: Case) -> Mismatch | None:
+def plainly_wrong(subject: Subject, test: SuiteTest, failure: Failure) -> Undecided | None:
     """What is wrong with the plain call of the numbers of a case, where the test is about how a call is made."""
+    case = failure.case
+    if failure.mismatch.kind == PLAIN:
+        return Undecided(case, failure.mismatch)
     if test.plain is None:
         return None
     asked = subject.replacing(subject.implementation)  # its counts are no part of the test's
@@ -119,8 +122,9 @@ def plainly_wrong(subject: Subject, test: SuiteTest, case: Case) -> Mismatch | N
     try:
         asked.judged(test.plain, case.laid_out("contiguous"))
     except Mismatch as mismatch:
-        # What every call is held to is decided by its own clause, where that is what the test is about.
-        return mismatch if clause_of(mismatch.kind, subject.operation) not in test.clauses else None
+        # What any call is held to is decided by its own clause, where that is what the test is about.
+        if clause_of(mismatch.kind, subject.operation) not in test.clauses:
+            return Undecided(case, mismatch)
     except (SuiteError, NotDone):
         pass
     return None
@@ -161,6 +165,7 @@ def _decide(subject: Subject, test: SuiteTest) -> None:
             seed_value=mixed_seed(settings.seed, test.name),
             shrink=settings.shrink,
             search=settings.profile == "thorough",
+            undecided=lambda failure: plainly_wrong(subject, test, failure),
         )
     if subject.forms is not None:
         subject.cases -= subject.forms.left_out
