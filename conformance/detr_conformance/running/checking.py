@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from detr_conformance.evidence.clauses import Chapter, ClauseError, load_chapters
+from detr_conformance.likeness.asking import behaves_like
 from detr_conformance.operations import TRAINED
 from detr_conformance.reporting.console import report_console
 from detr_conformance.reporting.deviations import Deviation, DeviationError, load_deviations
@@ -115,6 +116,7 @@ def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], con
         click.echo("interrupted" + (f" in {running[-1]}" if running else ""), err=True)
         raise SystemExit(130) from None
     if report["clauses"]:
+        report["behaves_like"] = behaves_like(target, selection, report, digest(events).results)
         print_report(console, report, chapters)
     else:
         name = report["target"]["name"]
