@@ -21,7 +21,7 @@ from detr_conformance.harness.case_files import CaseFileError, read_case
 from detr_conformance.harness.subject import Settings
 from detr_conformance.isolation.process import Died, NotDone
 from detr_conformance.likeness.known import Known
-from detr_conformance.likeness.naming import Failed, likeness, plain_calls_of, still_possible
+from detr_conformance.likeness.naming import Failed, likeness, steps, still_possible
 from detr_conformance.likeness.store import Store, forget_old
 from detr_conformance.likeness.traces import Traced
 from detr_conformance.reporting.selection import Selection
@@ -43,10 +43,10 @@ def answer(request: Mapping[str, Any], tell: Tell) -> None:
     forget_old()
     for operation, about in request["operations"].items():
         known, failed = of_operation(target, operation, about, selection)
-        tell({"event": "questions", "number": 2 * (len(failed) + len(known.calls))})
+        tell({"event": "questions", "number": steps(known, failed)})
         try:
             candidates = still_possible(operation, about["verdicts"])
-            found = likeness(known, failed, candidates, lambda: tell({"event": "answered"}))
+            found = likeness(known, known.like, failed, candidates, lambda: tell({"event": "answered"}))
         except (NotDone, Died):
             continue  # without an answer there is no likeness
         finally:
@@ -74,7 +74,7 @@ def of_operation(
     dtype = "float32" if "float32" in target.dtypes and not selection.dtype else about["failed"][0]["dtype"]
     first = like(device, dtype)
     most = FEW_PROBES if selection.shapes == "few" else None
-    return Known(first, Store.of(first), most, plain_calls_of(failed)), failed
+    return Known(first, Store.of(first), most), failed
 
 
 def _saved(operation: str, failed: list[dict[str, Any]]) -> Iterator[tuple[Any, Any, dict[str, Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,18 +12,19 @@ from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.subject import Settings
 from detr_conformance.isolation import ambient
 from detr_conformance.likeness.closeness import is_right
-from detr_conformance.likeness.probes import limits, plain_call, probes
+from detr_conformance.likeness.probes import key_of, limits, plain_call, probes
 from detr_conformance.likeness.store import Store
 from detr_conformance.likeness.traces import Trace, Traced, traced
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.running.mutants import MUTANTS
 
-REFERENCE = "reference"  # no mutant is called so
+REFERENCE, LIMITS = "reference", "limits"  # no mutants are called so
+FIXED = Settings("smoke", shrink=False)  # in which probes are asked, whatever the run's
 
 
 @dataclass(frozen=True)
 class Call:
-    """A plain call, and the subject of the target that makes it."""
+    """A plain call, and a target's subject that makes it."""
 
     case: Case
     like: Traced
@@ -31,21 +32,19 @@ class Call:
 
 @dataclass
 class Known:
-    """The probes of an operation, after them calls of a run's own, and what is known of all of these.
+    """Of an operation: its probes, and what is known of these and of other calls.
 
     Attributes:
-        like: a target's subject, in whose dtype and with whose features and variants the probes are asked.
+        like: a subject, in whose dtype and with whose features and variants the probes are asked.
         store: where results of probes are kept between runs; None keeps them for this one.
         most: of the probes, how many are asked.
-        own: the run's own calls.
     """
 
     like: Traced
     store: Store | None = None
     most: int | None = None
-    own: Sequence[Call] = ()
-    _limits: dict[int, dict[str, Expectation]] = field(default_factory=dict)
-    _traces: dict[str, dict[int, Trace | None]] = field(default_factory=dict)
+    _limits: dict[str, dict[str, Expectation]] = field(default_factory=dict)
+    _traces: dict[str, dict[str, Trace | None]] = field(default_factory=dict)
     _new: set[str] = field(default_factory=set)  # what is not yet in the store
 
     def __post_init__(self) -> None:
@@ -53,75 +52,65 @@ class Known:
             self._limits |= self.store.limits()
 
     @cached_property
-    def calls(self) -> list[Call]:
-        like = replace(self.like, settings=Settings("smoke", shrink=False))  # the same in every run
-        fixed = probes(here(like, self._reference))[: self.most]
-        return [Call(case, like) for case in fixed] + list(self.own)
-
-    @property
-    def probes(self) -> int:
-        return len(self.calls) - len(self.own)
+    def probes(self) -> list[Case]:
+        return probes(replace(here(self.like, self._reference), settings=FIXED))[: self.most]
 
     @property
     def _reference(self) -> Callable[..., Any]:
-        return resolve(OPERATIONS[self.like.operation].reference)  # type: ignore[no-any-return]
+        reference: Callable[..., Any] = resolve(OPERATIONS[self.like.operation].reference)
+        return reference
 
-    def limits(self, number: int) -> Mapping[str, Expectation]:
+    def limits(self, call: Call) -> Mapping[str, Expectation]:
         """What a right implementation may return."""
-        if number not in self._limits:
-            call = self.calls[number]
-            self._limits[number] = limits(here(call.like, self._reference), call.case)
-            self._new |= {"limits"} if number < self.probes else set()
-        return self._limits[number]
+        key = key_of(call.case)
+        if key not in self._limits:
+            self._limits[key] = limits(here(call.like, self._reference), call.case)
+            self._new.add(LIMITS)
+        return self._limits[key]
 
-    def target(self, number: int) -> Trace | None:
+    def target(self, call: Call) -> Trace | None:
         """What the target returns; None if that is right."""
-        call = self.calls[number]
-        return self._if_wrong(traced(call.like, plain_call, call.case), number)
+        return self._if_wrong(traced(call.like, plain_call, call.case), call)
 
-    def mutant(self, name: str, number: int) -> Trace | None:
+    def mutant(self, name: str, call: Call) -> Trace | None:
         """What a mutant returns; None if that is right."""
-        return self._trace(name, MUTANTS[name].build, number)
+        return self._trace(name, MUTANTS[name].build, call)
 
-    def outputs(self, trace: Trace | None, number: int) -> Trace | None:
+    def outputs(self, trace: Trace | None, call: Call) -> Trace | None:
         """The outputs of a call that was wrong; None if they were right."""
-        if trace is None or is_right(trace.outputs, self._of_reference(number).outputs, self.limits(number)):
+        if trace is None or is_right(trace.outputs, self._of_reference(call).outputs, self.limits(call)):
             return None
         return trace.outputs
 
-    def _if_wrong(self, trace: Trace, number: int) -> Trace | None:
-        return None if is_right(trace, self._of_reference(number), self.limits(number)) else trace
+    def _if_wrong(self, trace: Trace, call: Call) -> Trace | None:
+        return None if is_right(trace, self._of_reference(call), self.limits(call)) else trace
 
-    def _of_reference(self, number: int) -> Trace:
-        found = self._trace(REFERENCE, lambda: self._reference, number)
+    def _of_reference(self, call: Call) -> Trace:
+        found = self._trace(REFERENCE, lambda: self._reference, call)
         assert found is not None
         return found
 
-    def _trace(self, name: str, build: Callable[[], Callable[..., Any]], number: int) -> Trace | None:
+    def _trace(self, name: str, build: Callable[[], Callable[..., Any]], call: Call) -> Trace | None:
         if name not in self._traces:
             self._traces[name] = self.store.traces(name) if self.store else {}
-        of_name = self._traces[name]
-        if number not in of_name:
-            call = self.calls[number]
+        of_name, key = self._traces[name], key_of(call.case)
+        if key not in of_name:
             with ambient.kept():
                 trace = traced(here(call.like, build()), plain_call, call.case)
-            of_name[number] = trace if name == REFERENCE else self._if_wrong(trace, number)
-            self._new |= {name} if number < self.probes else set()
-        return of_name[number]
+            of_name[key] = trace if name == REFERENCE else self._if_wrong(trace, call)
+            self._new.add(name)
+        return of_name[key]
 
     def save(self) -> None:
         """Keeps what was computed of the probes for another run."""
         if self.store is None:
             return
-        for name in self._new:
-            if name == "limits":
-                self.store.keep_limits(self._of_probes(self._limits))
-            else:
-                self.store.keep_traces(name, self._of_probes(self._traces[name]))
+        kept = {key_of(case) for case in self.probes}
+        for name in self._new - {LIMITS}:
+            self.store.keep_traces(name, {key: each for key, each in self._traces[name].items() if key in kept})
+        if LIMITS in self._new:
+            self.store.keep_limits({key: each for key, each in self._limits.items() if key in kept})
         self._new.clear()
-
-    def _of_probes(self, found: Mapping[int, Any]) -> dict[int, Any]:
-        return {number: each for number, each in found.items() if number < self.probes}
 
 
 def here(like: Traced, implementation: Callable[..., Any]) -> Traced:

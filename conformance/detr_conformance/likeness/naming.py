@@ -7,12 +7,12 @@ plain call is right: then it is what the failed tests do with target and mutant 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detr_conformance.harness.case import Case
 from detr_conformance.isolation import ambient
 from detr_conformance.likeness.closeness import alike, rounding_of
-from detr_conformance.likeness.known import Call, Known, here
+from detr_conformance.likeness.known import FIXED, Call, Known, here
 from detr_conformance.likeness.probes import ordinary
 from detr_conformance.likeness.traces import PASSED, Trace, Traced, traced
 from detr_conformance.running.mutants import MUTANTS
@@ -38,6 +38,18 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What the target returned for a plain call; None if that is right."""
+
+    call: Call
+    trace: Trace | None
+
+    @property
+    def is_finite(self) -> bool:
+        return self.trace is None or all(bool(result.isfinite().all()) for _, result in self.trace.results)
+
+
+@dataclass(frozen=True)
 class Likeness:
     """A class of mutants that nothing here tells apart, and on how many cases and probes the target is like them."""
 
@@ -46,51 +58,53 @@ class Likeness:
     probes: int
 
 
-def plain_calls_of(failed: Iterable[Failed]) -> list[Call]:
-    """The cases that failed, as far as a call of ordinary numbers has one right result."""
-    return [Call(each.case, each.like) for each in failed if ordinary(each.case)]
-
-
 def likeness(
-    known: Known, failed: Sequence[Failed], candidates: Iterable[str], tick: Tick = lambda: None
+    known: Known, like: Traced, failed: Sequence[Failed], candidates: Iterable[str], tick: Tick = lambda: None
 ) -> Likeness | None:
-    """The candidates that the target is like; None where there is none.
+    """The candidates that a target is like; None where there is none.
 
     Args:
-        known: its own calls are `plain_calls_of(failed)`.
+        like: the target's subject for the probes.
+        failed: what it failed in.
         candidates: names of mutants.
-        tick: called after each step, of at most twice as many as there are failures and calls.
+        tick: called after each step, see `steps`.
     """
-    plain: list[Trace | None] = []
-    for number in range(len(known.calls)):
-        plain.append(known.target(number))
+    fixed, names = replace(like, settings=FIXED), list(candidates)
+    own = [Call(each.case, each.like) for each in failed if ordinary(each.case)]
+    found = []
+    for call in [Call(case, fixed) for case in known.probes] + own:
+        found.append(Found(call, known.target(call)))
         tick()
-    candidates = list(candidates)
-    if any(trace is not None and trace.results for trace in plain):
-        names = _by_results(known, plain, candidates, tick)
+    if any(each.trace is not None and each.trace.results for each in found):
+        names = _by_results(known, found, names, tick)
         names = _that_fail_alike(failed, names, tick) or names if len(names) > 1 else names
-        cases = len(known.own)
+        cases = len(own)
     else:
-        names = _that_fail_alike(failed, candidates, tick) if failed else []
-        names = [name for name in names if all(_same(known, plain, name, n) for n in range(len(plain)))]
+        names = _that_fail_alike(failed, names, tick) if failed else []
+        names = [name for name in names if all(_same(known, each, name) for each in found)]
         cases = len(failed)
-    return Likeness(tuple(names), cases, known.probes) if names else None
+    return Likeness(tuple(names), cases, len(known.probes)) if names else None
 
 
-def _by_results(known: Known, plain: Sequence[Trace | None], candidates: list[str], tick: Tick) -> list[str]:
+def steps(known: Known, failed: Sequence[Failed]) -> int:
+    """At most so many are made."""
+    return 2 * (len(known.probes) + len(failed)) + len(failed)
+
+
+def _by_results(known: Known, found: Sequence[Found], candidates: list[str], tick: Tick) -> list[str]:
     """Those with the same results in all calls; if there are none, and outputs are wrong, those with the same outputs.
 
     The gradients of a wrong output may be those of what it should be, or of what it is. Where the target raises, there
     is nothing to compare, and little where an ordinary call has outputs that are not finite: these are other mistakes.
     """
-    returned = [number for number, trace in enumerate(plain) if trace is None or trace.results]
-    outputs = [known.outputs(trace, number) for number, trace in enumerate(plain)]
-    shown = [number for number in returned if outputs[number] is not None and _is_finite(outputs[number])]
-    names, by_outputs = candidates, candidates if shown else []
-    for number in sorted(returned, key=lambda number: (outputs[number] is None, plain[number] is None)):
-        names = [name for name in names if _same(known, plain, name, number)]
-        if _is_finite(outputs[number]):
-            by_outputs = [name for name in by_outputs if _same_outputs(known, outputs, name, number)]
+    returned = [each for each in found if each.trace is None or each.trace.results]
+    outputs = [Found(each.call, known.outputs(each.trace, each.call)) for each in returned]
+    names, by_outputs = candidates, candidates if any(each.trace and each.is_finite for each in outputs) else []
+    pairs = zip(returned, outputs, strict=True)
+    for whole, output in sorted(pairs, key=lambda pair: (pair[1].trace is None, pair[0].trace is None)):
+        names = [name for name in names if _same(known, whole, name)]
+        if output.is_finite:
+            by_outputs = [name for name in by_outputs if _same_outputs(known, output, name)]
         tick()
     return names or by_outputs
 
@@ -106,22 +120,18 @@ def _that_fail_alike(failed: Sequence[Failed], names: list[str], tick: Tick) -> 
     return names
 
 
-def _is_finite(trace: Trace | None) -> bool:
-    return trace is None or all(bool(result.isfinite().all()) for _, result in trace.results)
+def _same(known: Known, own: Found, name: str) -> bool:
+    return _alike(known, own, known.mutant(name, own.call))
 
 
-def _same(known: Known, plain: Sequence[Trace | None], name: str, number: int) -> bool:
-    return _alike(known, plain[number], known.mutant(name, number), number)
+def _same_outputs(known: Known, own: Found, name: str) -> bool:
+    return _alike(known, own, known.outputs(known.mutant(name, own.call), own.call))
 
 
-def _same_outputs(known: Known, outputs: Sequence[Trace | None], name: str, number: int) -> bool:
-    return _alike(known, outputs[number], known.outputs(known.mutant(name, number), number), number)
-
-
-def _alike(known: Known, own: Trace | None, theirs: Trace | None, number: int) -> bool:
-    if own is None or theirs is None:
-        return own is theirs
-    return alike(theirs, own, known.limits(number), rounding_of(known.calls[number].case))
+def _alike(known: Known, own: Found, theirs: Trace | None) -> bool:
+    if own.trace is None or theirs is None:
+        return own.trace is theirs
+    return alike(theirs, own.trace, known.limits(own.call), rounding_of(own.call.case))
 
 
 def still_possible(operation: str, verdicts: Mapping[str, str]) -> list[str]:

@@ -30,7 +30,6 @@ from detr_conformance.reporting.json_file import FileError, write_whole
 
 FORMAT = "detr-spec-likeness-1"
 LARGEST_FILE = 1 << 28
-MOST_PROBES = 1 << 10
 KEPT = 3  # folders of other sources: two checkouts that are used in turn need not compute everything anew
 PARTS = ("expected", "limit", "interval")
 
@@ -48,44 +47,42 @@ class Store:
         name = f"{subject.operation}-{subject.dtype}-{hashlib.sha256(repr(about).encode()).hexdigest()[:8]}"
         return Store(cache_folder() / digest_of_sources() / name)
 
-    def traces(self, name: str) -> dict[int, Trace | None]:
-        """What is kept of a mutant, by probe; None for a right result."""
+    def traces(self, name: str) -> dict[str, Trace | None]:
+        """What is kept of a mutant, by the key of the probe; None for a right result."""
         read = _read(self.folder / f"{name}.safetensors")
         if read is None:
             return {}
         about, tensors = read
         try:
-            return {_number(probe): _trace(probe, said, tensors) for probe, said in about.items()}
+            return {probe: _trace(probe, said, tensors) for probe, said in about.items()}
         except (KeyError, TypeError, ValueError, AttributeError):
             return {}
 
-    def keep_traces(self, name: str, traces: Mapping[int, Trace | None]) -> None:
+    def keep_traces(self, name: str, traces: Mapping[str, Trace | None]) -> None:
         about: dict[str, Any] = {}
         tensors: dict[str, Tensor] = {}
         for probe, trace in sorted(traces.items()):
-            about[str(probe)] = trace and {"end": trace.end, "names": [each for each, _ in trace.results]}
+            about[probe] = trace and {"end": trace.end, "names": [each for each, _ in trace.results]}
             for number, (_, tensor) in enumerate(trace.results if trace else ()):
                 tensors[f"{probe}/{number}"] = tensor
         _write(self.folder / f"{name}.safetensors", about, tensors)
 
-    def limits(self) -> dict[int, dict[str, Expectation]]:
-        """The right results and their limits, by probe."""
+    def limits(self) -> dict[str, dict[str, Expectation]]:
+        """The right results and their limits, by the key of the probe."""
         read = _read(self.folder / "limits.safetensors")
         if read is None:
             return {}
         about, tensors = read
         try:
             return {
-                _number(probe): {
-                    str(name): _expectation(f"{probe}/{number}", tensors) for number, name in enumerate(names)
-                }
+                probe: {str(name): _expectation(f"{probe}/{number}", tensors) for number, name in enumerate(names)}
                 for probe, names in about.items()
             }
         except (KeyError, TypeError, ValueError):
             return {}
 
-    def keep_limits(self, limits: Mapping[int, Mapping[str, Expectation]]) -> None:
-        about = {str(probe): list(found) for probe, found in limits.items()}
+    def keep_limits(self, limits: Mapping[str, Mapping[str, Expectation]]) -> None:
+        about = {probe: list(found) for probe, found in limits.items()}
         tensors = {
             f"{probe}/{number}/{part}": getattr(right, part)
             for probe, found in limits.items()
@@ -143,12 +140,6 @@ def _write(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     with suppress(OSError, FileError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save(plain, metadata={"format": FORMAT, "about": json.dumps(about)}))
-
-
-def _number(text: str) -> int:
-    if not 0 <= int(text) < MOST_PROBES:
-        raise ValueError(f"no probe has the number {text}")
-    return int(text)
 
 
 def _trace(probe: str, said: dict[str, Any] | None, tensors: Mapping[str, Tensor]) -> Trace | None:
