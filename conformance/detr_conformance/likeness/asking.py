@@ -38,8 +38,8 @@ def behaves_like(target: str, selection: Selection, report: Report, results: Seq
         said = _followed(command, selection, events, output)
     if not any(event["event"] == "finish" for event in said):
         return []
-    found = [_entry(event, operations) for event in said if event["event"] == "likeness"]
-    return [entry for entry in found if entry is not None]
+    found = [entry(event, operations) for event in said if event["event"] == "likeness"]
+    return [each for each in found if each is not None]
 
 
 def _operations(report: Report, results: Sequence[Event]) -> dict[str, Any]:
@@ -52,10 +52,10 @@ def _operations(report: Report, results: Sequence[Event]) -> dict[str, Any]:
             found.setdefault(result["operation"], []).append(result)
     # A quick run may pass a clause that another one fails.
     known = verdicts if report["environment"].get("profile") != "smoke" else {}
-    return {operation: {"verdicts": known, "failed": _shown(several)} for operation, several in found.items()}
+    return {operation: {"verdicts": known, "failed": shown(several)} for operation, several in found.items()}
 
 
-def _shown(failed: Sequence[Event]) -> list[dict[str, str]]:
+def shown(failed: Sequence[Event]) -> list[dict[str, str]]:
     """The failures that are shown again: each test in one dtype before any in another."""
     place = {dtype: number for number, dtype in enumerate(FIRST_DTYPES)}
     ordered = sorted(failed, key=lambda result: (place.get(result["dtype"], len(place)), result["test"]))
@@ -87,7 +87,7 @@ def _followed(command: list[str], selection: Selection, events: Path, output: Pa
     return said
 
 
-def _entry(event: Event, operations: dict[str, Any]) -> dict[str, Any] | None:
+def entry(event: Event, operations: dict[str, Any]) -> dict[str, Any] | None:
     """What is said of one operation, as far as the mutants are known by name; their summaries are read here."""
     summaries = {mutant.name: mutant.summary for mutant in mutants() if mutant.kind == "mutant"}
     operation, names = event.get("operation"), event.get("names")

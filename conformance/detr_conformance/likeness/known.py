@@ -55,6 +55,10 @@ class Known:
     def probes(self) -> list[Case]:
         return probes(replace(here(self.like, self._reference), settings=FIXED))[: self.most]
 
+    def calls(self, like: Traced) -> list[Call]:
+        """The probes as calls of a target, whatever its run's settings."""
+        return [Call(case, replace(like, settings=FIXED)) for case in self.probes]
+
     @property
     def _reference(self) -> Callable[..., Any]:
         reference: Callable[..., Any] = resolve(OPERATIONS[self.like.operation].reference)

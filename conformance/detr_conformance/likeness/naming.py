@@ -7,12 +7,12 @@ plain call is right: then it is what the failed tests do with target and mutant 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from detr_conformance.harness.case import Case
 from detr_conformance.isolation import ambient
 from detr_conformance.likeness.closeness import alike, rounding_of
-from detr_conformance.likeness.known import FIXED, Call, Known, here
+from detr_conformance.likeness.known import Call, Known, here
 from detr_conformance.likeness.probes import ordinary
 from detr_conformance.likeness.traces import PASSED, Trace, Traced, traced
 from detr_conformance.running.mutants import MUTANTS
@@ -69,10 +69,10 @@ def likeness(
         candidates: names of mutants.
         tick: called after each step, see `steps`.
     """
-    fixed, names = replace(like, settings=FIXED), list(candidates)
-    own = [Call(each.case, each.like) for each in failed if ordinary(each.case)]
+    names = list(candidates)
+    own = [Call(each.case, each.like) for each in failed if ordinary(each.like, each.case)]
     found = []
-    for call in [Call(case, fixed) for case in known.probes] + own:
+    for call in [*known.calls(like), *own]:
         found.append(Found(call, known.target(call)))
         tick()
     if any(each.trace is not None and each.trace.results for each in found):
