@@ -89,7 +89,7 @@ def _followed(command: list[str], selection: Selection, events: Path, output: Pa
 
 def entry(event: Event, operations: dict[str, Any]) -> dict[str, Any] | None:
     """What is said of one operation, as far as the mutants are known by name; their summaries are read here."""
-    summaries = {mutant.name: mutant.summary for mutant in mutants() if mutant.kind == "mutant"}
+    summaries = {each.name: f"{each.summary} ({each.origin})" for each in mutants() if each.kind == "mutant"}
     operation, names = event.get("operation"), event.get("names")
     if operation not in operations or not isinstance(names, list) or not names:
         return None

@@ -24,10 +24,11 @@ FIXED = Settings("smoke", shrink=False)  # in which probes are asked, whatever t
 
 @dataclass(frozen=True)
 class Call:
-    """A plain call, and a target's subject that makes it."""
+    """A plain call, and a target's subject that makes it; on a kink gradients are nobody's mistake, and left out."""
 
     case: Case
     like: Traced
+    smooth: bool = True
 
 
 @dataclass
@@ -74,11 +75,13 @@ class Known:
 
     def target(self, call: Call) -> Trace | None:
         """What the target returns; None if that is right."""
-        return self._if_wrong(traced(call.like, plain_call, call.case), call)
+        trace = self._if_wrong(traced(call.like, plain_call, call.case), call)
+        return trace if call.smooth else self.outputs(trace, call)
 
     def mutant(self, name: str, call: Call) -> Trace | None:
         """What a mutant returns; None if that is right."""
-        return self._trace(name, MUTANTS[name].build, call)
+        trace = self._trace(name, MUTANTS[name].build, call)
+        return trace if call.smooth else self.outputs(trace, call)
 
     def outputs(self, trace: Trace | None, call: Call) -> Trace | None:
         """The outputs of a call that was wrong; None if they were right."""
