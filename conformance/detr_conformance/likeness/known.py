@@ -16,7 +16,7 @@ from detr_conformance.likeness.probes import key_of, limits, plain_call, probes
 from detr_conformance.likeness.store import Store
 from detr_conformance.likeness.traces import Trace, Traced, traced
 from detr_conformance.operations import OPERATIONS, resolve
-from detr_conformance.running.mutants import MUTANTS
+from detr_conformance.running.mutants import MUTANTS, TWINS, Twin
 
 REFERENCE, LIMITS = "reference", "limits"  # no mutants are called so
 FIXED = Settings("smoke", shrink=False)  # in which probes are asked, whatever the run's
@@ -54,11 +54,20 @@ class Known:
 
     @cached_property
     def probes(self) -> list[Case]:
-        return probes(replace(here(self.like, self._reference), settings=FIXED))[: self.most]
+        """Without those on which a twin differs: there more is right than the reference does."""
+        found = probes(replace(here(self.like, self._reference), settings=FIXED))[: self.most]
+        own = [twin for twin in TWINS.values() if twin.operation == self.like.operation]
+        return [case for case in found if all(self._agrees(twin, self._probe(case, self.like)) for twin in own)]
 
     def calls(self, like: Traced) -> list[Call]:
         """The probes as calls of a target, whatever its run's settings."""
-        return [Call(case, replace(like, settings=FIXED)) for case in self.probes]
+        return [self._probe(case, like) for case in self.probes]
+
+    def _probe(self, case: Case, like: Traced) -> Call:
+        return Call(case, replace(like, settings=FIXED))
+
+    def _agrees(self, twin: Twin, call: Call) -> bool:
+        return self._trace(twin.name, twin.build, call) is None
 
     @property
     def _reference(self) -> Callable[..., Any]:

@@ -2,8 +2,8 @@
 
 `python -m detr_conformance.likeness.measure FILE.json.gz FILE.md` writes both files; `--operation` measures some anew.
 A mutant is asked by its plain calls and by the first failure of the clause that it declares, as a check asked for that
-clause alone would see it. What else it fails is taken from the kill matrix, if that is given and knows it: a check of
-everything would leave out the mutants whose own clause is passed.
+clause alone would see it. What else it fails is taken from the kill matrix, or found as there: mutants whose own clause
+a target passes are no candidates.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from detr_conformance.likeness.naming import Failed, likeness, still_possible
 from detr_conformance.likeness.traces import Traced
 from detr_conformance.operations import OPERATIONS
 from detr_conformance.reporting.json_file import FileError, read_json, write_json
+from detr_conformance.running.kill_matrix import judge
 from detr_conformance.running.mutants import MUTANTS, TWINS, as_target
 from detr_conformance.running.trial import rejection, suite_test_of, suite_tests
 from detr_reference.cli import CannotDo
@@ -48,16 +49,20 @@ def measure(operation: str, rejected: Mapping[str, list[str]], some: frozenset[s
     found: dict[str, list[str]] = {}
     for name, mutant in MUTANTS.items():
         if mutant.operation == operation and (some is None or name in some):
-            found[name] = named(mutant, mutant.rejects, rejected.get(name), known)
+            fails = rejected.get(name) or judge(name)["rejected_by"]
+            found[name] = named(mutant, mutant.rejects, fails, known)
     twins = {name: named(each, None, [], known) for name, each in TWINS.items() if each.operation == operation}
     probes = max((len(each.probes) for each in known.values()), default=0)
     return {"probes": probes, "mutants": found, "twins": twins, "seconds": round(time.monotonic() - begun, 1)}
 
 
-def named(
-    written: Twin, clause: str | None, rejected: list[str] | None, known: dict[tuple[str, ...], Known]
-) -> list[str]:
-    """The names that a mutant or twin gets as a target, which failed in one clause, or in none."""
+def named(written: Twin, clause: str | None, rejected: list[str], known: dict[tuple[str, ...], Known]) -> list[str]:
+    """The names that a mutant or twin gets as a target.
+
+    Args:
+        clause: of the failure that is shown again; None for a twin, which has none.
+        rejected: all clauses that it fails; none are known of a twin, so that every mutant is a candidate.
+    """
     target = as_target(written)
     operation = written.operation
 
@@ -71,11 +76,11 @@ def named(
         failed = []
         if shown is not None:
             test, dtype, failure = shown
-            judge = next(judge for judge in suite_tests()[operation] if suite_test_of(judge) is test)
-            failed.append(Failed(judge, failure.case, like(dtype)))
+            decides = next(each for each in suite_tests()[operation] if suite_test_of(each) is test)
+            failed.append(Failed(decides, failure.case, like(dtype)))
         own = like("float32")
         mine = known.setdefault(target.features, Known(own))
-        verdicts = dict.fromkeys(load_clauses(), "pass") | dict.fromkeys(rejected or (), "fail") if rejected else {}
+        verdicts = dict.fromkeys(load_clauses(), "pass") | dict.fromkeys(rejected, "fail") if rejected else {}
         found = likeness(mine, own, failed, still_possible(operation, verdicts))
     return [] if found is None else list(found.names)
 

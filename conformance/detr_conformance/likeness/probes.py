@@ -48,7 +48,7 @@ def key_of(case: Case) -> str:
 
 def _is_small(case: Case) -> bool:
     parameters = sum(tensor.numel() for name, tensor in case.tensors.items() if name.startswith(PARAMETER))
-    return case.size <= LARGEST_MODULE and case.size - parameters <= LARGEST
+    return case.size <= LARGEST_MODULE and (case.size - parameters <= LARGEST or case.size < 2 * parameters)
 
 
 def _is_answered(subject: Subject, case: Case) -> bool:
