@@ -73,9 +73,9 @@ def test_functions_with_settings_and_without_their_kernels_form(named: Named) ->
 
 
 def test_mutants_whose_plain_call_is_right_are_named_by_how_they_fail() -> None:
-    some = ("weights-masked-in-place", "grad-mode-left-off", "value-must-be-viewable")
+    some = ("block-detached-while-training", "block-tenth-while-training")
     rejected = {name: [MUTANTS[name].rejects] for name in some}
-    found = measure(CORE, rejected, frozenset(some))
+    found = measure("mlp", rejected, frozenset(some))
     assert found["mutants"] == {name: [name] for name in some}
 
 
@@ -92,12 +92,12 @@ def test_a_passed_clause_leaves_its_mutants_out() -> None:
     assert "align-corners" not in still_possible(CORE, {clause: "pass"})
 
 
-@pytest.mark.parametrize("operation", ["multihead_attention", "hungarian_matching", "contrastive_denoising"])
+@pytest.mark.parametrize("operation", ["feed_forward", "hungarian_matching", "contrastive_denoising"])
 def test_probes_are_ordinary_calls(operation: str) -> None:
     """Of functions and modules, with outputs that are random, or no floating numbers."""
     subject = subject_of(operation, resolve(OPERATIONS[operation].reference))
     found = Known(subject).probes
-    assert len(found) >= 10
+    assert len(found) >= 3
     assert all(map(ordinary, found))
     assert not ordinary(Case({"x": torch.tensor([1.0, float("inf")])}))
 

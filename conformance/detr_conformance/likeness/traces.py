@@ -59,7 +59,7 @@ class Traced(Subject):
                 if not torch.equal(_bytes(tensor), _bytes(before[name])):
                     self.trace.add(f"{name} afterwards", tensor)
         several = self.raw if isinstance(self.raw, dict) else {"output": output}
-        for name, tensor in several.items():
+        for name, tensor in sorted(several.items(), key=lambda each: str(each[0])):
             self.trace.add(str(name), tensor)
         return output
 
