@@ -92,7 +92,7 @@ def test_a_passed_clause_leaves_its_mutants_out() -> None:
     assert "align-corners" not in still_possible(CORE, {clause: "pass"})
 
 
-@pytest.mark.parametrize("operation", ["feed_forward", "hungarian_matching", "contrastive_denoising"])
+@pytest.mark.parametrize("operation", ["feed_forward", "hungarian_matching", "refine_boxes"])
 def test_probes_are_ordinary_calls(operation: str) -> None:
     """Of functions and modules, with outputs that are random, or no floating numbers."""
     subject = subject_of(operation, resolve(OPERATIONS[operation].reference))

@@ -73,7 +73,10 @@ class Traced(Subject):
     ) -> dict[str, Tensor | None]:
         gradients = super().pull_back(output, grad_output, inputs, retain_graph, create_graph)
         for name, gradient in sorted(by_name(gradients).items()):
-            self.trace.add(f"grad_{name}", gradient)
+            # No gradient and zeros are two ways to say the same.
+            self.trace.add(
+                f"grad_{name}", torch.zeros_like(inputs[name]) if gradient is None and name in inputs else gradient
+            )
         return gradients
 
     def compare(self, name: str, got: Tensor, expected: Tensor, limit: Tensor, interval: Tensor | None = None) -> None:
