@@ -17,6 +17,7 @@ from detr_conformance.likeness.probes import ordinary
 from detr_conformance.likeness.traces import Traced, without_numbers
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.running.mutants import MUTANTS
+from detr_conformance.topics.deformable_attention.cases.core import Structure, border, case_at
 from detr_reference.queries.box_refinement import refine_boxes
 from helpers.wrong_kernels import LIKE_NONE, WRONG
 
@@ -83,6 +84,14 @@ def test_all_mutants_of_an_operation_and_no_twin() -> None:
     found = measure("valid_ratios", {})
     assert {name for name, names in found["mutants"].items() if name not in names} == set()
     assert set(map(tuple, found["twins"].values())) == {()}
+
+
+def test_a_case_that_is_to_be_refused_is_no_plain_call() -> None:
+    like = subject_of(CORE, WRONG["align-corners"])
+    case = case_at(like, Structure(), border)
+    known = Known(like)
+    assert known.call(case, like) is not None
+    assert known.call(case.having(level_start_index=case["level_start_index"][:1]), like) is None
 
 
 def test_a_passed_clause_leaves_its_mutants_out() -> None:

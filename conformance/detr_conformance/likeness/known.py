@@ -12,7 +12,7 @@ from detr_conformance.harness.expectation import Expectation
 from detr_conformance.harness.subject import Settings
 from detr_conformance.isolation import ambient
 from detr_conformance.likeness.closeness import is_right
-from detr_conformance.likeness.probes import key_of, limits, plain_call, probes
+from detr_conformance.likeness.probes import is_answered, key_of, limits, ordinary, plain_call, probes, smooth
 from detr_conformance.likeness.store import Store
 from detr_conformance.likeness.traces import Trace, Traced, traced
 from detr_conformance.operations import OPERATIONS, resolve
@@ -62,6 +62,12 @@ class Known:
     def calls(self, like: Traced) -> list[Call]:
         """The probes as calls of a target, whatever its run's settings."""
         return [self._probe(case, like) for case in self.probes]
+
+    def call(self, case: Case, like: Traced) -> Call | None:
+        """Any other case as a call; None if what comes of it is everybody's own affair."""
+        if not ordinary(case) or not is_answered(here(like, self._reference), case):
+            return None
+        return Call(case, like, smooth(like, case))
 
     def _probe(self, case: Case, like: Traced) -> Call:
         return Call(case, replace(like, settings=FIXED))

@@ -13,7 +13,6 @@ from detr_conformance.harness.case import Case
 from detr_conformance.isolation import ambient
 from detr_conformance.likeness.closeness import alike, rounding_of
 from detr_conformance.likeness.known import Call, Known, here
-from detr_conformance.likeness.probes import ordinary, smooth
 from detr_conformance.likeness.traces import PASSED, Trace, Traced, traced
 from detr_conformance.running.mutants import MUTANTS
 from detr_conformance.running.trial import Judge, suite_test_of
@@ -70,7 +69,7 @@ def likeness(
         tick: called after each step, see `steps`.
     """
     names = list(candidates)
-    own = [Call(each.case, each.like, smooth(each.like, each.case)) for each in failed if ordinary(each.case)]
+    own = [call for each in failed if (call := known.call(each.case, each.like)) is not None]
     found = []
     for call in [*known.calls(like), *own]:
         found.append(Found(call, known.target(call)))

@@ -37,7 +37,7 @@ def probes(subject: Subject) -> list[Case]:
         if test.profile or test.costly or exempt(subject.operation, test) or subject.dtype not in test.dtypes:
             continue
         for case in _first(subject, test):
-            if _is_small(case) and ordinary(case) and smooth(subject, case) and _is_answered(subject, case):
+            if _is_small(case) and ordinary(case) and smooth(subject, case) and is_answered(subject, case):
                 found.setdefault(key_of(case), case)
     return list(islice(found.values(), OF_A_MODEL if subject.operation in STAGES else None))
 
@@ -52,7 +52,7 @@ def _is_small(case: Case) -> bool:
     return case.size <= LARGEST_MODULE and (case.size - parameters <= LARGEST or case.size < 2 * parameters)
 
 
-def _is_answered(subject: Subject, case: Case) -> bool:
+def is_answered(subject: Subject, case: Case) -> bool:
     """Whether the reference returns anything: how a call is refused is everybody's own affair."""
     try:
         plain_call(subject, case)
