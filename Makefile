@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix vectors-gate fuzz thorough docs pages clean
+.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix likeness vectors-gate fuzz thorough docs pages clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -69,6 +69,10 @@ pictures: $(READY)  ## draw the pictures of the spec chapters from the reference
 
 kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-matrix.md and its JSON (about 20 minutes)
 	$(BIN)/python -m detr_conformance.running.kill_matrix conformance/detr_conformance/evidence/kill-matrix.json.gz docs/kill-matrix.md
+
+likeness: $(READY)  ## which mutants are named by what they behave like; writes docs/likeness.md and its JSON (about 20 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m detr_conformance.likeness.measure docs/runs/likeness.json.gz docs/likeness.md \
+		--kill-matrix docs/runs/kill-matrix.json.gz
 
 vectors-gate: $(READY)  ## do vectors judge outputs of mutants as the suite judges the mutants? (float32; an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m detr_conformance.vectors.gate --dtype float32

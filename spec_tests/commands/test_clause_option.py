@@ -30,6 +30,9 @@ def test_the_broken_one_fails_its_clause(tmp_path: Path, monkeypatch: pytest.Mon
     result = run("check", BROKEN, *QUICK, "--clause", "MSDA-15")
     assert result.exit_code == 1, result.output
     assert "does not conform to MSDA-15 alone" in result.output
+    assert "ms_deform_attn behaves like `border-everywhere` (all of " in result.output
+    (like,) = json.loads((tmp_path / "report.json").read_text())["behaves_like"]
+    assert (like["names"], like["cases"]) == (["border-everywhere"], 1)
 
 
 @pytest.mark.parametrize(

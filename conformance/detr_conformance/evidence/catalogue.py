@@ -46,6 +46,7 @@ class Mutant:
     origin: str
     file: str
     line: int
+    summary: str = ""  # the first paragraph of its docstring, in one line
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def mutants(directory: Traversable | None = None) -> list[Mutant]:
             origin=decorator.keyword("origin") or "",
             file=decorator.file,
             line=decorator.definition.lineno,
+            summary=(ast.get_docstring(decorator.definition) or "").partition("\n\n")[0].replace("\n", " "),
         )
         for decorator in _decorators(directory)
         if decorator.name in ("mutant", "twin")

@@ -15,6 +15,7 @@ from detr_conformance.evidence.clauses import Chapter, compact_ids, natural_key
 from detr_conformance.reporting.console import STYLES, visible
 from detr_conformance.reporting.report import Report
 from detr_conformance.reporting.terminal_failures import following, print_causes, print_failures
+from detr_conformance.reporting.terminal_likeness import print_likeness
 
 SILENT = ("not-provided", "not-exercised")
 FEW = 4  # clauses that are named one by one
@@ -24,6 +25,7 @@ def print_report(console: Console, report: Report, chapters: Sequence[Chapter]) 
     """The whole of one target's report."""
     clauses = {clause.id: clause for chapter in chapters for clause in chapter.clauses}
     console.print(_heading(report))
+    print_likeness(console, report)
     print_causes(console, report, clauses)
     _print_chapters(console, report, chapters)
     for line in _silent_lines(report):

@@ -15,10 +15,12 @@ import click
 from rich.console import Console
 
 from detr_conformance.evidence.clauses import Chapter, ClauseError, load_chapters
+from detr_conformance.likeness.asking import behaves_like
 from detr_conformance.operations import TRAINED
 from detr_conformance.reporting.console import report_console
 from detr_conformance.reporting.deviations import Deviation, DeviationError, load_deviations
 from detr_conformance.reporting.events import Event, digest
+from detr_conformance.reporting.findings import led_by
 from detr_conformance.reporting.json_file import FileError, write_json, write_whole
 from detr_conformance.reporting.junit import junit_xml
 from detr_conformance.reporting.pages.report_page import web_page
@@ -119,6 +121,9 @@ def _run_one(target: str, selection: Selection, chapters: Sequence[Chapter], con
     with progress:
         report = judge(target, selection, chapters, events, progress.show)
     if report["clauses"]:
+        report["behaves_like"] = behaves_like(target, selection, report, digest(events).results)
+        for entry in report["behaves_like"]:
+            report["findings"] = led_by(report["findings"], entry["names"])
         print_report(console, report, chapters)
     elif is_interrupted(report):
         click.echo(report["message"], err=True)

@@ -6,7 +6,7 @@ the JSON, which is compressed if its name ends in .gz.
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.progress import track
 
 from detr_conformance.evidence.clauses import load_clauses, natural_key
 from detr_conformance.harness.drive import Undecided
+from detr_conformance.harness.mismatch import SuiteError
 from detr_conformance.harness.subject import Settings
 from detr_conformance.reporting.json_file import FileError, read_json, write_json
 from detr_conformance.running.mutants import MUTANTS, as_target
@@ -67,7 +68,12 @@ def matrix(workers: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
     found = {name: entry for name, entry in (known or {}).items() if name in MUTANTS}
     names = sorted(MUTANTS.keys() - found.keys())
     with ProcessPoolExecutor(workers) as pool:
-        found |= zip(names, track(pool.map(judge, names), "mutants against clauses", total=len(names)), strict=True)
+        asked = {pool.submit(judge, name): name for name in names}
+        for done in track(as_completed(asked), "mutants against clauses", total=len(names)):
+            try:
+                found[asked[done]] = done.result()
+            except SuiteError as error:  # of the suite, which must not throw away an hour of the others
+                click.echo(f"{asked[done]} is not judged: {error}", err=True)
     mutants = dict(sorted(found.items()))
     judged = list(mutants.values())
     return {

@@ -90,6 +90,15 @@ class BorderClamp(Kernel):
         return super().cell(i.clamp(zero, height - 1), j.clamp(zero, width - 1), height, width, start)
 
 
+@mutant("border-everywhere", rejects="MSDA-15", origin="grid_sample(padding_mode='border')")
+class BorderEverywhere(Kernel):
+    """Clamps locations to the centres of the outermost cells, so that everything outside reads the border."""
+
+    def prepare(self, call: Call) -> Call:
+        half = 0.5 / call.spatial_shapes.flip(-1).to(call.sampling_locations.dtype)[:, None]
+        return call._replace(sampling_locations=call.sampling_locations.clamp(half, 1 - half))
+
+
 @mutant("border-renormalised", rejects="MSDA-15", origin="average of the existing corners")
 class BorderRenormalised(Kernel):
     """Scales the shares of the corners inside up to one, to avoid dark borders."""

@@ -1,0 +1,1 @@
+"""Whose results a failing target reproduces: the known mistakes, the mutants, that it behaves like."""
