@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check quick smoke interpreted runner-example test lint types readme pictures kill-matrix likeness vectors-gate fuzz thorough docs pages clean
+.PHONY: help check quick smoke interpreted runner-example test gates lint types readme pictures kill-matrix likeness vectors-gate fuzz thorough docs pages clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -54,6 +54,10 @@ runner-example: $(READY)  ## build the runner in C++ and check it, whole (about 
 	$(BIN)/detr-spec runner-test build/runner
 	OMP_NUM_THREADS=1 $(BIN)/detr-spec check --runner build/runner
 
+gates: $(READY)  ## the reference and every twin by everything that a check asks; `make test` asks a quarter of most
+	DETR_SPEC_GATES=whole OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal spec_tests/harness/test_gates.py \
+		-k "twin or reference"
+
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,7 +76,7 @@ kill-matrix: $(READY)  ## every mutant against every clause; writes docs/kill-ma
 
 likeness: $(READY)  ## which mutants are named by what they behave like; writes docs/likeness.md and its JSON (about 20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m detr_conformance.likeness.measure docs/runs/likeness.json.gz docs/likeness.md \
-		--kill-matrix docs/runs/kill-matrix.json.gz
+		--kill-matrix conformance/detr_conformance/evidence/kill-matrix.json.gz
 
 vectors-gate: $(READY)  ## do vectors judge outputs of mutants as the suite judges the mutants? (float32; an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m detr_conformance.vectors.gate --dtype float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -26,9 +27,10 @@ pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 CLAUSES = load_clauses()
 TRAINING = Settings(profile="training", shrink=False)
-# The reference, of which `detr-spec check reference` asks everything, and in other dtypes than float32 the twins: a
-# quarter of the listed cases, and few drawn. What takes seconds is asked of some alone, see below.
+# Of the reference, of which `detr-spec check reference` asks everything, and of the twins: a quarter of the listed cases,
+# and few drawn. What takes seconds is asked of some alone, see below. `make gates` asks everything of all.
 A_QUARTER = Settings(profile="smoke", shrink=False)
+WHOLE = os.environ.get("DETR_SPEC_GATES") == "whole"
 # The whole models' twins, and the sampling functions that differ most in the order of their sums, forward or backward.
 TRAINED_TWINS = (
     "detr-in-steps",
@@ -43,7 +45,7 @@ TRAINED_TWINS = (
     "sparse-matrix",
     "gradient-by-level",
 )
-# Of these the tests that take seconds are asked too, in float32.
+# These are asked everything in float32, also what takes seconds.
 JUDGED_WHOLE = ("outputs-of-one-arena", "module-by-hand")
 ASKED_WHAT_TAKES_SECONDS = ("ms_deform_attn", "ms_deform_attn_module", "encoder_layer", "sigmoid_focal_loss")
 TESTS = [test for tests in suite_tests().values() for test in tests]
@@ -81,9 +83,10 @@ def test_the_reference_passes_and_exercises_every_clause(operation: str) -> None
     """Of the operation's own chapter and, if it is a block, of chapter 3 but for what it is exempt from."""
     target = replace(reference, provides={operation: reference.provides[operation]})
     others = tuple(dtype for dtype in OPERATIONS[operation].dtypes if dtype != "float32")
-    costly = operation in ASKED_WHAT_TAKES_SECONDS
-    found = list(trials(target, dtypes=("float32",), settings=A_QUARTER, costly=costly))
-    found += trials(target, dtypes=others, settings=A_QUARTER, costly=False, elsewhere=False)
+    costly = WHOLE or operation in ASKED_WHAT_TAKES_SECONDS
+    settings = None if WHOLE else A_QUARTER
+    found = list(trials(target, dtypes=("float32",), settings=settings, costly=costly))
+    found += trials(target, dtypes=others, settings=settings, costly=WHOLE, elsewhere=False)
     assert [(test.name, dtype, str(failure)) for test, dtype, failure in found if failure] == []
     tests = [test for test in map(suite_test_of, suite_tests()[operation]) if test.runs_in("standard")]
     tests = [test for test in tests if costly or not test.costly]
@@ -114,12 +117,11 @@ def test_a_mutant_is_rejected_by_its_clause(mutant: Mutant) -> None:
 )
 def test_a_twin_passes(twin: Twin, dtype: str) -> None:
     """Over its dtypes each test is asked where a check asks it: one that does not depend on the dtype in float32."""
-    costly = dtype == "float32" and twin.name in JUDGED_WHOLE
-    settings = None if dtype == "float32" else A_QUARTER
+    whole = WHOLE or (dtype == "float32" and twin.name in JUDGED_WHOLE)
     failures = [
         f"{', '.join(test.clauses)} {test.name}: {failure}"
         for test, _, failure in trials(
-            as_target(twin), dtypes=(dtype,), settings=settings, costly=costly, elsewhere=False
+            as_target(twin), dtypes=(dtype,), settings=None if whole else A_QUARTER, costly=whole, elsewhere=False
         )
         if failure is not None
     ]

@@ -43,13 +43,17 @@ def behaves_like(target: str, selection: Selection, report: Report, results: Seq
 
 
 def _operations(report: Report, results: Sequence[Event]) -> dict[str, Any]:
-    """By operation: the verdicts of the clauses that were judged, and the cases behind those that failed."""
+    """By operation: the verdicts of the clauses that were judged, and the cases behind those that failed.
+
+    If all that was asked is undecided, the cases behind that.
+    """
     verdicts = {clause: entry["verdict"] for clause, entry in report["clauses"].items()}
-    wrong = {clause for clause, verdict in verdicts.items() if verdict in ("fail", "warn")}
+    wrong = {clause for clause, verdict in verdicts.items() if verdict in ("fail", "warn", "undecided")}
     found: dict[str, list[Event]] = {}
-    for result in results:
-        if result["outcome"] == "fail" and result.get("case_file") and wrong & set(result["clauses"]):
-            found.setdefault(result["operation"], []).append(result)
+    for outcome in ("fail", "undecided"):
+        for result in results if not found else ():
+            if result["outcome"] == outcome and result.get("case_file") and wrong & set(result["clauses"]):
+                found.setdefault(result["operation"], []).append(result)
     # A quick run may pass a clause that another one fails.
     known = verdicts if report["environment"].get("profile") != "smoke" else {}
     return {operation: {"verdicts": known, "failed": shown(several)} for operation, several in found.items()}
