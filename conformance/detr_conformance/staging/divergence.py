@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -112,7 +113,7 @@ def up_to_the_first(calls: list[Stage]) -> list[Stage]:
     return list(found.values())
 
 
-def told_inside(stage: Stage, parts: list[Stage]) -> list[str]:
+def told_inside(stage: Stage, parts: Sequence[Stage]) -> list[str]:
     """What is known of the parts of a stage that diverges."""
     if not parts:
         return []
@@ -122,7 +123,7 @@ def told_inside(stage: Stage, parts: list[Stage]) -> list[str]:
     return [f"inside it: {last.name}, {last.message}; parts before it (error / limit): {_listed(before)}"]
 
 
-def told_handed(stage: Stage, handed: dict[str, Stage]) -> list[str]:
+def told_handed(stage: Stage, handed: Mapping[str, Stage]) -> list[str]:
     """What becomes of a stage that diverges on the reference's input."""
     if stage.name not in handed:
         return []
