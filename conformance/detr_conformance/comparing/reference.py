@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from detr_conformance.comparing.selecting import Candidates, selecting
 from detr_conformance.harness.block_case import call_with, inputs_of, reference_callable
 from detr_conformance.harness.case import Case, mixed_seed
+from detr_conformance.harness.random_rounding import PooledRounding
 from detr_conformance.isolation.stage_values import StageCalls, stage_calls
 from detr_conformance.staging.expectations import Expected, in_dtype, told_of, with_limits
 
@@ -56,7 +57,9 @@ class Reference:
         def run() -> StageCalls:
             return self.run(f"rounding {next(count)} of {ROUNDINGS[0]}", self.tried, [], indices)
 
-        return with_limits(calls, run, ROUNDINGS, self.tried, mixed_seed("compare", self.case.note) >> 8)
+        return with_limits(
+            calls, run, ROUNDINGS, self.tried, mixed_seed("compare", self.case.note) >> 8, PooledRounding
+        )
 
     def _module(self, dtype: torch.dtype) -> nn.Module:
         if dtype not in self.modules:

@@ -25,6 +25,7 @@ SELECTING = {"deformable_detr": deformable_detr, "dino": dino}
 SELECTION, SCORES = "selection", "class_head.{i}"
 BEHIND_THE_SELECTION = ("query_", "decoder")
 SCORED_BY_THE_FIRST = ("deformable_detr",)  # class channel, the others by the best
+OF_A_CELL = 1e-3  # how far a box may lie from that of its cell
 SHOWN = 3  # places that a message names
 
 
@@ -76,8 +77,10 @@ def _rows(tensor: Tensor, indices: Tensor) -> Tensor:
     return tensor.gather(1, indices[..., None].expand(-1, -1, tensor.shape[-1]))
 
 
-def selected_by_the_target(candidates: Candidates, boxes: Tensor, unit: float) -> Tensor:
+def selected_by_the_target(candidates: Candidates, boxes: Tensor, unit: float) -> Tensor | None:
     """(batch, query): the cell that each of the target's boxes is of; of cells with the same box the likeliest.
+
+    None where some box is of no cell: then something went wrong before anything was selected.
 
     Args:
         boxes: (batch, query, 4), as the target selected them.
@@ -87,7 +90,10 @@ def selected_by_the_target(candidates: Candidates, boxes: Tensor, unit: float) -
     best = candidates.at(candidates.indices)
     for image, own in enumerate(boxes):
         far = torch.cdist(own, candidates.boxes[image], p=math.inf)
-        as_near = far <= far.amin(-1, keepdim=True) + 4 * unit
+        nearest = far.amin(-1, keepdim=True)
+        if float(nearest.max()) > max(OF_A_CELL, 64 * unit):
+            return None
+        as_near = far <= nearest + 4 * unit
         behind = (best[image][:, None] - candidates.scores[image]).abs()
         behind.scatter_(1, candidates.indices[image][:, None], -1.0)  # the cell itself, if it is one of them
         chosen.append(behind.masked_fill_(~as_near, math.inf).argmin(-1))

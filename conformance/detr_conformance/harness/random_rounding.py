@@ -58,8 +58,28 @@ class RandomRounding(TorchDispatchMode):
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
             return value
         unit = times * unit_of(value.dtype, self.coarsest, in_sum)
-        factor = torch.empty(value.shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
-        return factor.mul_(value).to(value.dtype)
+        return self._factors(value.shape, unit).mul_(value).to(value.dtype)
+
+    def _factors(self, shape: torch.Size, unit: float) -> Tensor:
+        """1 + u e for every element."""
+        return torch.empty(shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
+
+
+class PooledRounding(RandomRounding):
+    """The same with numbers of a pool, from places that are drawn: in large tensors drawing is what takes the time."""
+
+    POOL = (1 << 22) + 1
+
+    def __init__(self, generator: torch.Generator, coarsest: torch.dtype | None = None) -> None:
+        super().__init__(generator, coarsest)
+        self.pool = torch.empty(self.POOL, dtype=torch.float64).uniform_(-1, 1, generator=generator)
+
+    def _factors(self, shape: torch.Size, unit: float) -> Tensor:
+        factors = torch.empty(shape.numel(), dtype=torch.float64)
+        for part in factors.split(self.POOL // 2):
+            start = int(torch.randint(self.POOL - part.numel() + 1, (), generator=self.generator))
+            torch.mul(self.pool[start : start + part.numel()], unit, out=part)
+        return factors.add_(1).view(shape)
 
 
 @cache
@@ -105,6 +125,7 @@ def spread(
     runs: int,
     seed: int,
     coarsest: torch.dtype | None = None,
+    kind: type[RandomRounding] = RandomRounding,
 ) -> dict[str, Tensor]:
     """Root mean square deviation of `run` from `right`, element by element, over runs with random roundings.
 
@@ -113,7 +134,7 @@ def spread(
     total = {name: torch.zeros_like(tensor) for name, tensor in right.items()}
     for index in range(runs):
         generator = torch.Generator().manual_seed(seed + index)
-        with RandomRounding(generator, coarsest):
+        with kind(generator, coarsest):
             results = run()
         for name, result in results.items():
             off = torch.where(right[name].isfinite(), result.detach().double() - right[name], 0.0)

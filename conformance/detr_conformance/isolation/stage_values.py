@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 ANY = "{i}"
 
@@ -38,6 +39,10 @@ def stage_calls(
     with ExitStack() as hooks, torch.no_grad():
         for name, place, argument in _places(module, paths):
             hooks.enter_context(_hooked(place, argument, functools.partial(watch.see, name)))
+        for inner in module.modules() if given else ():
+            hooks.enter_context(
+                _removed(inner.register_forward_pre_hook(watch.swapped, with_kwargs=True, prepend=True))
+            )
         call()
     return watch.found
 
@@ -54,6 +59,9 @@ def by_stage(calls: StageCalls) -> dict[str, list[Tensor]]:
 class _Watch:
     given: Mapping[str, Iterator[Tensor]]
     found: StageCalls = field(default_factory=list)
+    swaps: dict[int, tuple[Tensor, Tensor]] = field(
+        default_factory=dict
+    )  # the former too, so that its id stays its own
 
     def see(self, name: str, value: Any) -> Any:
         numbers = _numbers(value)
@@ -62,7 +70,20 @@ class _Watch:
         own = torch.cat(numbers)
         self.found.append((name, own))
         other = next(self.given.get(name, iter(())), None)
-        return value if other is None or other.shape != own.shape else _replaced(value, other)
+        if other is None or other.shape != own.shape:
+            return value
+        replaced = _replaced(value, other)
+        if isinstance(value, Tensor):
+            self.swaps[id(value)] = (value, replaced)
+        return replaced
+
+    def swapped(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What one module was given instead of a tensor, positions say, every later one is given too."""
+
+        def swap(value: Any) -> Any:
+            return self.swaps[id(value)][1] if id(value) in self.swaps else value
+
+        return tuple(map(swap, positional)), {name: swap(value) for name, value in named.items()}
 
 
 @dataclass(frozen=True)
@@ -110,6 +131,13 @@ def _hooked(place: nn.Module | _Function, argument: str, see: See) -> Iterator[N
         hook = place.register_forward_pre_hook(given, with_kwargs=True)
     else:
         hook = place.register_forward_hook(returned)
+    with _removed(hook):
+        yield
+
+
+@contextmanager
+def _removed(hook: RemovableHandle) -> Iterator[None]:
+    """The hook for as long as the block runs."""
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from detr_conformance.harness.block import STRUCTURAL
 from detr_conformance.harness.block_case import call_with, inputs_of, reference_callable
 from detr_conformance.harness.case import TORCH_DTYPES, Case, digest_of, mixed_seed
 from detr_conformance.harness.expectation import Expectation
-from detr_conformance.harness.random_rounding import spread
+from detr_conformance.harness.random_rounding import RandomRounding, spread
 from detr_conformance.harness.subject import Subject
 from detr_conformance.isolation.stage_values import StageCalls, by_stage, stage_calls
 from detr_conformance.stages import PARTS, STAGES, pattern_of, stages_of
@@ -60,7 +60,12 @@ def tried_in(dtype: torch.dtype) -> torch.dtype:
 
 
 def with_limits(
-    calls: StageCalls, run: Callable[[], StageCalls], runs: tuple[int, float], tried: torch.dtype, seed: int
+    calls: StageCalls,
+    run: Callable[[], StageCalls],
+    runs: tuple[int, float],
+    tried: torch.dtype,
+    seed: int,
+    kind: type[RandomRounding] = RandomRounding,
 ) -> Expected:
     """The calls with the limits of their stages.
 
@@ -71,7 +76,7 @@ def with_limits(
     """
     right = _joined(calls)
     times, deviations = runs
-    spreads = spread(lambda: _joined(run()), right, runs=times, seed=seed, coarsest=tried)
+    spreads = spread(lambda: _joined(run()), right, runs=times, seed=seed, coarsest=tried, kind=kind)
     unit, tiny = torch.finfo(tried).eps / 2, torch.finfo(tried).tiny
     whole = {
         name: Expectation(value, deviations * spreads.pop(name) + 2 * unit * value.abs() + tiny)
