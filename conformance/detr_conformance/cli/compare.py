@@ -6,6 +6,7 @@ import click
 
 from detr_conformance.cli.completion import TargetName
 from detr_conformance.target import DTYPES
+from detr_reference.commands.options import in_a_folder
 
 OPERATIONS_COMPARED = (
     *("detr", "deformable_detr", "dino"),
@@ -40,7 +41,14 @@ OPERATIONS_COMPARED = (
 @click.option("--dtype", type=click.Choice(DTYPES), help="[default: the first that the target claims]")
 @click.option("--device", help="[default: the first that the target claims]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Draws what is random.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), metavar="F", help="Write the result as JSON.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False),
+    callback=in_a_folder,
+    metavar="F",
+    help="Write the result as JSON.",
+)
 def compare(
     target: str,
     operation: str,

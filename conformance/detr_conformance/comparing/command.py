@@ -21,7 +21,7 @@ from detr_conformance.harness.case import PARAMETER, TORCH_DTYPES, Case
 from detr_conformance.harness.mismatch import Mismatch, SuiteError
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.reporting.console import report_console, visible
-from detr_conformance.reporting.json_file import write_json
+from detr_conformance.reporting.json_file import FileError, write_json
 from detr_conformance.running.devices import is_present
 from detr_conformance.running.loaders import load_target, resolve_names
 from detr_conformance.target import Target, TargetError
@@ -111,8 +111,8 @@ def compare_target(asked: Asked, json_file: str | None) -> int:
     if json_file is not None:
         try:
             write_json(json_file, _report(asked, ready, found, seconds))
-        except OSError as error:
-            raise CannotDo(f"cannot write {json_file}: {error.strerror}") from error
+        except FileError as error:
+            raise CannotDo(str(error)) from error
     return int(found.first is not None)
 
 

@@ -171,10 +171,12 @@ def _with_argument(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of the call; the named one shown, and replaced if it shall be."""
     try:
-        bound = inspect.signature(function).bind(*positional, **named)
+        signature = inspect.signature(function)
+        bound = signature.bind(*positional, **named)
     except ValueError:  # a builtin may have no signature
         return positional, named
-    holder = bound.arguments if argument in bound.arguments else bound.arguments.get("kwargs", {})
+    rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), "")
+    holder = bound.arguments if argument in bound.arguments else bound.arguments.get(rest, {})
     if argument not in holder:
         return positional, named
     value = holder[argument]
