@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance import PARTS, STAGES
+from detr_conformance.harness.block import calling, make
+from detr_conformance.harness.random_rounding import PooledRounding, RandomRounding, spread
 from detr_conformance.harness.subject import Settings, Subject
-from detr_conformance.isolation.stage_values import stage_calls
+from detr_conformance.isolation.process import Limits
+from detr_conformance.isolation.remote import isolated
+from detr_conformance.isolation.stage_values import by_stage, stage_calls
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.stages import LAYERS
 from detr_conformance.staging.divergence import Look, first_divergence, look
-from detr_conformance.topics.detectors.cases.models import model_case
+from detr_conformance.staging.expectations import every_expectation, told_of
+from detr_conformance.staging.judging import judged
+from detr_conformance.topics.detectors.cases.models import forms, model_case
 from detr_conformance.topics.queries.cases.decoder import PLAIN, decoder_case
 from detr_reference.detectors import dino
 from helpers.planted_defects import Build, case_of, planted, scaled, subject_of, swapped, without_a_channel
@@ -144,3 +151,77 @@ def test_the_reference_agrees_in_its_parts() -> None:
     said = first_divergence(subject, case_of(subject))
     assert said is not None
     assert said.startswith("first divergence: behind all stages")
+
+
+@pytest.mark.parametrize("family", ["detr", "deformable_detr"])
+def test_transformers_has_every_part(family: str) -> None:
+    pytest.importorskip("transformers")
+    from detr_conformance.targets.transformers import detectors
+
+    stages = detectors.stages(family)
+    subject = Subject(family, getattr(detectors, family), "float32", "cpu", stages=stages, settings=Settings())
+    form = list(forms(subject).items())[-1]
+    case = model_case(subject, form[0], **form[1])
+    module = make(subject, case)
+    bound, inputs = calling(subject, module, case)
+    paths = {name: path for name, path in stages.items() if name in told_of(family)}
+    assert paths.keys() == told_of(family).keys()
+    got = by_stage(stage_calls(module, paths, lambda: bound.forward(inputs)))
+    assert [str(each) for each in judged(every_expectation(subject, case), paths, got) if not each.agrees] == []
+
+
+def test_what_is_handed_over_goes_to_all_who_share_it() -> None:
+    """Positions are given to every layer, and named in the first."""
+
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(Adds() for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            position = torch.zeros(3, dtype=torch.float64)
+            for layer in self.layers:
+                x = layer(x, position=position)
+            return x
+
+    class Adds(nn.Module):
+        def forward(self, x: Tensor, **rest: Tensor) -> Tensor:
+            return x + rest["position"]
+
+    ones, module = torch.ones(3, dtype=torch.float64), Layers()
+    paths = {"position": "layers.0>position", "out.{i}": "layers.{i}"}
+    found = dict(stage_calls(module, paths, lambda: module(ones), {"position": [2 * ones]}))
+    assert [float(found[name][0]) for name in ("position", "out.0", "out.1")] == [0.0, 3.0, 5.0]
+
+
+def test_a_process_of_its_own_is_looked_into_without_handing(tmp_path: Path) -> None:
+    (tmp_path / "port.py").write_text(
+        "from detr_conformance import PARTS, STAGES, Target\n"
+        "def build(config, state_dict=None):\n"
+        "    from detr_reference.detectors.dino import build\n"
+        "    model = build(config, state_dict)\n"
+        "    norms = model.transformer.decoder.layers[1].norms\n"
+        "    norms[0], norms[1] = norms[1], norms[0]\n"
+        "    return model\n"
+        "target = Target('port', {'dino': build}, stages=STAGES['dino'] | PARTS['dino'])\n"
+    )
+    target = isolated(f"{tmp_path / 'port.py'}:target", Limits())
+    found = looked(target.provides["dino"])
+    assert (found.stages[-1].name, found.parts[-1].name, found.handed) == ("decoder.1", "decoder.1.norm_0", {})
+
+
+def test_pooled_roundings_spread_as_drawn_ones() -> None:
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(400, 64, generator=torch.Generator().manual_seed(1))
+
+    def run(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        hidden = torch.nn.functional.layer_norm(x.to(dtype) @ weight.to(dtype), (64,)).relu()
+        return {"y": hidden @ weight.to(dtype)}
+
+    right = run(torch.float64)
+    drawn, pooled = (
+        spread(run, right, runs=8, seed=0, coarsest=torch.float32, kind=kind)["y"]
+        for kind in (RandomRounding, PooledRounding)
+    )
+    assert float(pooled.mean() / drawn.mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(pooled.std() / drawn.std()) == pytest.approx(1.0, abs=0.15)
