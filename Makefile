@@ -55,7 +55,7 @@ runner-example: $(READY)  ## build the runner in C++ and check it, whole (about 
 	OMP_NUM_THREADS=1 $(BIN)/detr-spec check --runner build/runner
 
 compare: $(READY)  ## DINO with ResNet-50 at 480 x 640: are right ports right, and planted mistakes named? (half an hour)
-	cd spec_tests && ../$(BIN)/python -m helpers.full_size_ports
+	cd spec_tests && ../$(BIN)/python -m helpers.ports
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

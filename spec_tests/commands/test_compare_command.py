@@ -23,12 +23,12 @@ from detr_reference.cli import CannotDo
 from detr_reference.detectors.config import DINOConfig
 from detr_reference.training.recipes.toml_text import toml_text
 from helpers import commands
-from helpers.ports import as_published
+from helpers.ports.dino import as_published
 
 TINY = {**SETTINGS["dino"], "shared_heads": True, "num_classes": 91, "label_embedding_size": 92, "backbone_width": 4}
 PORTS = """
 from detr_conformance import PARTS, STAGES, Target
-from helpers.ports import MISTAKES, RIGHT
+from helpers.ports.dino import MISTAKES, RIGHT
 
 stages = STAGES["dino"] | PARTS["dino"]
 right = Target("right", {"dino": RIGHT["right"]}, stages=stages)

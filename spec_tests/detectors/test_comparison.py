@@ -27,7 +27,7 @@ from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.stages import LAYERS
 from detr_conformance.staging.expectations import Expected
 from detr_conformance.topics.detectors.cases.models import SETTINGS, model_parameters
-from helpers.ports import MISTAKES, RIGHT, Build
+from helpers.ports.dino import MISTAKES, RIGHT, Build
 
 SIZES = {**SETTINGS["dino"], "shared_heads": True, "label_embedding_size": 5, "num_queries": 12}
 FINER = STAGES["dino"] | PARTS["dino"]

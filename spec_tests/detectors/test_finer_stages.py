@@ -212,7 +212,7 @@ def test_a_process_of_its_own_is_looked_into_without_handing(tmp_path: Path) -> 
 
 def test_pooled_roundings_spread_as_drawn_ones() -> None:
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    x = torch.randn(400, 64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(3000, 64, generator=torch.Generator().manual_seed(1))
 
     def run(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         hidden = torch.nn.functional.layer_norm(x.to(dtype) @ weight.to(dtype), (64,)).relu()

@@ -58,28 +58,33 @@ class RandomRounding(TorchDispatchMode):
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
             return value
         unit = times * unit_of(value.dtype, self.coarsest, in_sum)
-        return self._factors(value.shape, unit).mul_(value).to(value.dtype)
-
-    def _factors(self, shape: torch.Size, unit: float) -> Tensor:
-        """1 + u e for every element."""
-        return torch.empty(shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
+        factor = torch.empty(value.shape, dtype=torch.float64).uniform_(1 - unit, 1 + unit, generator=self.generator)
+        return factor.mul_(value).to(value.dtype)
 
 
 class PooledRounding(RandomRounding):
-    """The same with numbers of a pool, from places that are drawn: in large tensors drawing is what takes the time."""
+    """The same for large tensors, where drawing takes the time: numbers of a pool, from places that are drawn."""
 
-    POOL = (1 << 22) + 1
+    POOL, CHUNK = (1 << 22) + 1, 1 << 15  # a chunk stays in the cache
 
     def __init__(self, generator: torch.Generator, coarsest: torch.dtype | None = None) -> None:
         super().__init__(generator, coarsest)
         self.pool = torch.empty(self.POOL, dtype=torch.float64).uniform_(-1, 1, generator=generator)
+        self.factors = torch.empty(self.CHUNK, dtype=torch.float64)
 
-    def _factors(self, shape: torch.Size, unit: float) -> Tensor:
-        factors = torch.empty(shape.numel(), dtype=torch.float64)
-        for part in factors.split(self.POOL // 2):
-            start = int(torch.randint(self.POOL - part.numel() + 1, (), generator=self.generator))
-            torch.mul(self.pool[start : start + part.numel()], unit, out=part)
-        return factors.add_(1).view(shape)
+    def _rounded(self, value: Any, times: float = 1.0, in_sum: bool = False) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() < self.CHUNK:
+            return super()._rounded(value, times, in_sum)
+        unit = times * unit_of(value.dtype, self.coarsest, in_sum)
+        flat = value.reshape(-1)
+        rounded = torch.empty_like(flat, memory_format=torch.contiguous_format)
+        chunks = list(zip(flat.split(self.CHUNK), rounded.split(self.CHUNK), strict=True))
+        starts = torch.randint(self.POOL - self.CHUNK, (len(chunks),), generator=self.generator).tolist()
+        for start, (before, after) in zip(starts, chunks, strict=True):
+            factors = self.factors[: before.numel()]
+            torch.mul(self.pool[start : start + before.numel()], unit, out=factors)
+            after.copy_(factors.add_(1).mul_(before))
+        return rounded.view(value.shape)
 
 
 @cache

@@ -1,6 +1,6 @@
 """DINO with ResNet-50 at 480 x 640, weights from a file as published: are right ports right, and mistakes named?
 
-python -m helpers.full_size_ports [RESULT.json] [NAME ...], in spec_tests: those whose names begin so, or all. One
+python -m helpers.ports [RESULT.json] [NAME ...], in spec_tests: those whose names begin so, or all. One
 reference serves all that select the same cells; it takes most of the time, and some gigabytes.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 
 from detr_conformance import PARTS, STAGES, Target
 from detr_conformance.comparing import command
@@ -27,7 +28,7 @@ from detr_conformance.isolation.stage_values import StageCalls
 from detr_conformance.staging.expectations import Expected
 from detr_conformance.topics.detectors.cases.models import model_parameters
 from detr_reference.detectors.config import DINOConfig
-from helpers.ports import MISTAKES, RIGHT, Build, as_published
+from helpers.ports.dino import MISTAKES, RIGHT, Build, as_published
 
 RECIPE, SIZE = "dino-r50-4scale-12", "480x640"
 PUBLISHED: dict[str, Any] = {"num_classes": 91, "label_embedding_size": 92, "shared_heads": True}
@@ -58,8 +59,11 @@ def run(name: str, build: Build, checkpoint: Path, console: Console) -> dict[str
     command._target = lambda _: Target(name, {"dino": build}, stages=STAGES["dino"] | PARTS["dino"])  # type: ignore[assignment]
     ready = prepared(Asked(name, "dino", RECIPE, str(checkpoint), size=SIZE))
     start = time.perf_counter()
-    with torch.no_grad(), console.status(name) as status:
-        found = compare(ready.subject, ready.case, lambda what, done: status.update(f"{name}: {what}"))
+    with torch.no_grad(), Progress(console=console, transient=True) as progress:
+        task = progress.add_task(name, total=1.0)
+        found = compare(
+            ready.subject, ready.case, lambda what, done: progress.update(task, description=what, completed=done)
+        )
     return {"name": name, "seconds": round(time.perf_counter() - start, 1), **as_json(found), "worst": worst(found)}
 
 
@@ -72,7 +76,7 @@ def main(result: Path | None, wanted: tuple[str, ...]) -> int:
     console, wrong, runs = Console(), 0, []
     remember_the_reference()
     ports = {name: (build, None, None) for name, build in RIGHT.items()} | MISTAKES
-    order = ["right", *MISTAKES, "selection permuted by rounding"]  # the same selection one after another
+    order = sorted(ports, key=lambda name: "select" in name)  # those that select the same one after another
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "checkpoint0011_4scale.pth")
         published_file(checkpoint)
