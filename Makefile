@@ -54,7 +54,7 @@ runner-example: $(READY)  ## build the runner in C++ and check it, whole (about 
 	$(BIN)/detr-spec runner-test build/runner
 	OMP_NUM_THREADS=1 $(BIN)/detr-spec check --runner build/runner
 
-compare: $(READY)  ## DINO with ResNet-50 at 480 x 640: are right ports right, and planted mistakes named? (half an hour)
+compare: $(READY)  ## DINO with ResNet-50 at 480 x 640: are right ports right, and planted mistakes named? (half an hour, 7 GB)
 	cd spec_tests && ../$(BIN)/python -m helpers.ports
 
 lint: $(READY)  ## ruff

@@ -19,7 +19,7 @@ from detr_conformance.isolation.remote import isolated
 from detr_conformance.isolation.stage_values import by_stage, stage_calls
 from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.stages import LAYERS
-from detr_conformance.staging.divergence import Look, first_divergence, look
+from detr_conformance.staging.divergence import Look, divergence_details, first_divergence, look
 from detr_conformance.staging.expectations import every_expectation, told_of
 from detr_conformance.staging.judging import judged
 from detr_conformance.topics.detectors.cases.models import forms, model_case
@@ -135,6 +135,21 @@ def test_a_decoder_alone() -> None:
 def test_what_is_not_named_is_not_told_of_a_decoder() -> None:
     subject = Subject("dino_decoder", planted_in("dino_decoder", "norm", without_a_channel), settings=Settings())
     assert first_divergence(subject, decoder_case(subject, PLAIN)) is None
+
+
+def test_a_case_that_the_reference_refuses_has_no_stages() -> None:
+    """A layer that takes what it should not fails its clause, and that is all that can be said."""
+
+    class Takes(nn.Module):
+        def forward(self, query: Tensor, **rest: Tensor) -> dict[str, Tensor]:
+            return shaped
+
+    stages = LAYERS["dino_decoder"]
+    subject = Subject("dino_decoder", lambda config, state_dict: Takes(), stages=stages, settings=Settings())
+    case = decoder_case(subject, PLAIN)
+    shaped = {name: torch.zeros(shape) for name, shape in (case.shapes or {}).items()}
+    assert divergence_details(subject, case)[0].startswith("first divergence: stage layer_position.0, which never ran")
+    assert divergence_details(subject, case.having(valid_ratios=case["valid_ratios"][:1])) == []
 
 
 def planted_in(operation: str, path: str, change: Callable[[Tensor], Tensor]) -> Callable[..., nn.Module]:

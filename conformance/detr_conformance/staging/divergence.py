@@ -9,7 +9,7 @@ from torch import nn
 
 from detr_conformance.harness.block import calling, make
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.mismatch import Mismatch
+from detr_conformance.harness.mismatch import Mismatch, SuiteError
 from detr_conformance.harness.subject import NotProvided, Subject, explained
 from detr_conformance.isolation import remote
 from detr_conformance.isolation.stage_values import StageCalls, by_stage, stage_calls
@@ -92,9 +92,12 @@ def first_divergence(subject: Subject, case: Case) -> str | None:
 
 def divergence_details(subject: Subject, case: Case) -> list[str]:
     """The same for a report; of whole models also that nothing is known."""
-    said = first_divergence(subject, case) if stages_of(subject.operation) else None
-    if said is None and subject.operation in STAGES:
-        said = "no stages are named that could be compared"
+    if subject.operation in STAGES:
+        return [first_divergence(subject, case) or "no stages are named that could be compared"]
+    try:
+        said = first_divergence(subject, case) if stages_of(subject.operation) else None
+    except (SuiteError, ValueError, TypeError, RuntimeError):
+        return []  # cases of layers may be such as the reference refuses, or such as overflow
     return [said] if said else []
 
 
