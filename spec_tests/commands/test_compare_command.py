@@ -15,11 +15,14 @@ from detr_conformance.comparing import reference as reference_runs
 from detr_conformance.comparing.command import Asked, prepared
 from detr_conformance.comparing.configuration import read_config
 from detr_conformance.comparing.inputs import LAYERS, random_images, read_images
+from detr_conformance.comparing.selecting import Candidates, selecting
+from detr_conformance.comparing.weights import random_weights
 from detr_conformance.harness.block import STRUCTURAL
 from detr_conformance.harness.fill import Filler
 from detr_conformance.stages import STAGES
 from detr_conformance.topics.detectors.cases.models import SETTINGS, model_parameters
 from detr_reference.cli import CannotDo
+from detr_reference.detectors import dino
 from detr_reference.detectors.config import DINOConfig
 from detr_reference.training.recipes.toml_text import toml_text
 from helpers import commands
@@ -177,6 +180,20 @@ def test_a_random_image_has_padding() -> None:
     assert made["mask"][0, -1, 0]
     assert not made["mask"][0, 0, 0]
     assert made["images"][made["mask"][:, None].expand_as(made["images"])].eq(0).all()
+
+
+def test_random_weights_select_proposals() -> None:
+    """Not the cells near the border and in the padding, which all hold the same."""
+    config = DINOConfig(**TINY)
+    model = dino.build(config, random_weights("dino", config, 0).tensors).double().eval()
+    seen: list[Candidates] = []
+    with torch.no_grad(), selecting("dino", seen):
+        model(**{n: t.double() if t.is_floating_point() else t for n, t in random_images((160, 320), 0).items()})
+    found = seen[0]
+    none = found.boxes[0].eq(1).all(-1)
+    assert none.any()
+    assert not none[found.indices[0]].any()
+    assert float(found.scores[0, none].max()) < float(found.scores[0, ~none].median())
 
 
 def test_the_operations() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from detr_reference.cli import CannotDo
 from detr_reference.training.detection.trained import open_trained
 from detr_reference.training.learning.models import MODELS
 
+FIRST_STAGE, LOW = "transformer.enc_output", 4.0  # below the bias of the head
 OF_A_RUN = {"model", "recipe", "categories"}
 
 
@@ -35,10 +37,27 @@ class Weights:
 
 
 def random_weights(operation: str, config: Any, seed: int) -> Weights:
-    """Such as make no layer's input much larger or smaller."""
+    """Such as make no layer's input much larger or smaller, and no cell without a proposal a query."""
     _empty(operation, config)
     fill = Filler("float64", seed, "compare", operation)
-    return Weights(model_parameters(operation, settings_of_config(config), fill), f"random, seed {seed}", config)
+    tensors = model_parameters(operation, settings_of_config(config), fill)
+    return Weights(proposals_first(tensors), f"random, seed {seed}", config)
+
+
+def proposals_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters with a first stage that scores cells without a proposal low, as training teaches it.
+
+    They all hold the same, the norm of a bias; by chance that scores best, and all queries would be one.
+    """
+    if f"{FIRST_STAGE}.bias" not in tensors:
+        return dict(tensors)
+    bias = tensors[f"{FIRST_STAGE}.bias"]
+    scale, shift = tensors[f"{FIRST_STAGE}_norm.weight"], tensors[f"{FIRST_STAGE}_norm.bias"]
+    held = nn.functional.layer_norm(bias, bias.shape, scale, shift)
+    heads = [name for name in tensors if re.fullmatch(r"class_embed\.\d+\.weight", name)]
+    name = max(heads, key=lambda each: int(each.split(".")[1]))
+    weight = tensors[name]
+    return dict(tensors) | {name: weight - torch.outer(weight @ held + LOW, held) / held.square().sum()}
 
 
 def read_weights(operation: str, config: Any, path: str, *, config_given: bool) -> Weights:

@@ -23,10 +23,9 @@ from detr_conformance.comparing.command import Asked, prepared
 from detr_conformance.comparing.comparison import Comparison, compare
 from detr_conformance.comparing.reference import Reference
 from detr_conformance.comparing.table import as_json
-from detr_conformance.harness.fill import Filler
+from detr_conformance.comparing.weights import random_weights
 from detr_conformance.isolation.stage_values import StageCalls
 from detr_conformance.staging.expectations import Expected
-from detr_conformance.topics.detectors.cases.models import model_parameters
 from detr_reference.detectors.config import DINOConfig
 from helpers.ports.dino import MISTAKES, RIGHT, Build, as_published
 
@@ -36,7 +35,7 @@ PUBLISHED: dict[str, Any] = {"num_classes": 91, "label_embedding_size": 92, "sha
 
 def published_file(path: Path) -> None:
     """Names and shapes of checkpoint0011_4scale.pth, random numbers."""
-    state_dict = model_parameters("dino", PUBLISHED, Filler("float64", 0, "published"))
+    state_dict = random_weights("dino", DINOConfig(**PUBLISHED), 0).tensors
     tensors = {name: tensor.float() for name, tensor in as_published(state_dict, DINOConfig(**PUBLISHED)).items()}
     torch.save({"model": tensors, "epoch": 11}, path)
 

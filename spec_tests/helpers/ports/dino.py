@@ -87,7 +87,8 @@ class Permuted(Port):
     def choice(self, logits: Tensor) -> Tensor:
         indices = super().choice(logits)
         scores = logits.amax(-1).gather(1, indices)
-        for image, place in enumerate((scores[:, :-1] - scores[:, 1:]).argmin(-1).tolist()):
+        apart = scores[:, :-1] - scores[:, 1:]  # cells of padding are equal in all else too: there nothing is exchanged
+        for image, place in enumerate(apart.masked_fill(apart == 0, torch.inf).argmin(-1).tolist()):
             indices[image, [place, place + 1]] = indices[image, [place + 1, place]]
         return indices
 
