@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run on two processes; a thread each keeps them out of each other's way.
 WORKERS ?= 2
 
-.PHONY: help check quick smoke interpreted runner-example test gates lint types readme pictures kill-matrix likeness vectors-gate fuzz thorough docs pages clean
+.PHONY: help check quick compare smoke interpreted runner-example test gates lint types readme pictures kill-matrix likeness vectors-gate fuzz thorough docs pages clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -57,6 +57,9 @@ runner-example: $(READY)  ## build the runner in C++ and check it, whole (about 
 gates: $(READY)  ## the reference and every twin by everything that a check asks; `make test` asks a quarter of most
 	DETR_SPEC_GATES=whole OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal spec_tests/harness/test_gates.py \
 		-k "twin or reference"
+
+compare: $(READY)  ## DINO with ResNet-50 at 480 x 640: are right ports right, and planted mistakes named? (half an hour, 7 GB)
+	cd spec_tests && ../$(BIN)/python -m helpers.ports
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

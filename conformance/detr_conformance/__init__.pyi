@@ -8,6 +8,7 @@ from .adapters.numpy_arrays import from_numpy as from_numpy
 from .adapters.onnx_runtime import onnxruntime as onnxruntime
 from .adapters.onnx_runtime import openvino as openvino
 from .recording.recorder import record as record
+from .stages import PARTS as PARTS
 from .stages import STAGES as STAGES
 from .target import Target as Target
 from .target import TargetError as TargetError

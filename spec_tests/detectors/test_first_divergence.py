@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detr_conformance.harness.divergence import compared_stages, first_divergence
 from detr_conformance.isolation.stage_values import stage_calls
+from detr_conformance.staging.divergence import compared_stages, first_divergence
 from detr_reference.detectors import dino
 from detr_reference.detectors.config import DINOConfig
 from detr_reference.detectors.dino import DINO

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.divergence import Stage, stage_expectations
 from detr_conformance.harness.subject import Settings, Subject
 from detr_conformance.stages import STAGES
+from detr_conformance.staging.expectations import stage_expectations
+from detr_conformance.staging.judging import Stage
 from detr_conformance.topics.detectors.cases.models import forms, model_case
 from detr_reference.detectors import dino
 from detr_reference.detectors.config import DINOConfig
@@ -54,6 +55,12 @@ def planted(path: str, change: Change) -> Build:
     def build(config: DINOConfig, state_dict: dict[str, Tensor]) -> nn.Module:
         model = dino.build(config, state_dict)
         inner, _, argument = path.partition(">")
+        if inner.endswith(".core"):
+            attention = model.get_submodule(inner.removesuffix(".core"))
+            method = {"sampling_locations": "_sampling_locations", "attention_weights": "_softmax_weights"}[argument]
+            actual = getattr(attention, method)
+            setattr(attention, method, lambda *given: change(actual(*given)))
+            return model
         module = model.get_submodule(inner)
 
         def given(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:

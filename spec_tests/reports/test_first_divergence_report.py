@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from detr_conformance.harness.divergence import compared_stages, first_divergence
 from detr_conformance.harness.mismatch import Mismatch
 from detr_conformance.harness.subject import NotProvided, Subject
 from detr_conformance.stages import STAGES
+from detr_conformance.staging.divergence import compared_stages, first_divergence
 from detr_conformance.topics.detectors.cases.models import model_case
 from detr_reference.detectors import dino
 from helpers.planted_defects import (
@@ -49,11 +49,12 @@ def test_the_message() -> None:
     case = case_of(subject)
     said = first_divergence(subject, case)
     assert said is not None
-    first, before = said.splitlines()
+    first, handed, before = said.splitlines()
     worst = compared_stages(subject, case)[-1].ratio
     assert first.startswith(f"first divergence: stage decoder.1, off by {worst:.3g} limits (decoder.1[")
     for word in ("expected", "got", "limit"):
         assert word in first
+    assert handed == "given the reference's input, decoder.1 still differs; what comes behind it inherits"
     assert before.startswith("stages before it (error / limit): backbone (0.")
     assert before.split(", ")[-1].startswith("decoder_references.1 (")
 

@@ -62,6 +62,31 @@ class RandomRounding(TorchDispatchMode):
         return factor.mul_(value).to(value.dtype)
 
 
+class PooledRounding(RandomRounding):
+    """The same for large tensors, where drawing takes the time: numbers of a pool, from places that are drawn."""
+
+    POOL, CHUNK = (1 << 22) + 1, 1 << 15  # a chunk stays in the cache
+
+    def __init__(self, generator: torch.Generator, coarsest: torch.dtype | None = None) -> None:
+        super().__init__(generator, coarsest)
+        self.pool = torch.empty(self.POOL, dtype=torch.float64).uniform_(-1, 1, generator=generator)
+        self.factors = torch.empty(self.CHUNK, dtype=torch.float64)
+
+    def _rounded(self, value: Any, times: float = 1.0, in_sum: bool = False) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() < self.CHUNK:
+            return super()._rounded(value, times, in_sum)
+        unit = times * unit_of(value.dtype, self.coarsest, in_sum)
+        flat = value.reshape(-1)
+        rounded = torch.empty_like(flat, memory_format=torch.contiguous_format)
+        chunks = list(zip(flat.split(self.CHUNK), rounded.split(self.CHUNK), strict=True))
+        starts = torch.randint(self.POOL - self.CHUNK, (len(chunks),), generator=self.generator).tolist()
+        for start, (before, after) in zip(starts, chunks, strict=True):
+            factors = self.factors[: before.numel()]
+            torch.mul(self.pool[start : start + before.numel()], unit, out=factors)
+            after.copy_(factors.add_(1).mul_(before))
+        return rounded.view(value.shape)
+
+
 @cache
 def unit_of(dtype: torch.dtype, coarsest: torch.dtype | None, in_sum: bool) -> float:
     """The round-off of a tensor; half precision is accumulated in float32, where alone its terms are rounded."""
@@ -105,6 +130,7 @@ def spread(
     runs: int,
     seed: int,
     coarsest: torch.dtype | None = None,
+    kind: type[RandomRounding] = RandomRounding,
 ) -> dict[str, Tensor]:
     """Root mean square deviation of `run` from `right`, element by element, over runs with random roundings.
 
@@ -113,7 +139,7 @@ def spread(
     total = {name: torch.zeros_like(tensor) for name, tensor in right.items()}
     for index in range(runs):
         generator = torch.Generator().manual_seed(seed + index)
-        with RandomRounding(generator, coarsest):
+        with kind(generator, coarsest):
             results = run()
         for name, result in results.items():
             off = torch.where(right[name].isfinite(), result.detach().double() - right[name], 0.0)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from detr_conformance.evidence.clauses import load_clauses
 from detr_conformance.harness.case_files import write_case
-from detr_conformance.harness.divergence import first_divergence
 from detr_conformance.harness.drive import Failure, Undecided
 from detr_conformance.harness.few_shapes.budget import NotTried
 from detr_conformance.harness.subject import NotProvided, Subject
@@ -16,7 +15,7 @@ from detr_conformance.harness.suite_test import SuiteTest
 from detr_conformance.isolation.process import NotDone
 from detr_conformance.reporting.json_file import finite_or_none
 from detr_conformance.reporting.selection import Selection
-from detr_conformance.stages import STAGES
+from detr_conformance.staging.divergence import divergence_details
 
 if TYPE_CHECKING:
     import pytest
@@ -98,8 +97,8 @@ def _failure(
     )
     described = failure.case.describe()
     details = [described] if mismatch.detail is None else [described, mismatch.detail]
-    if subject is not None and subject.operation in STAGES and test.profile is None:
-        details += [first_divergence(subject, failure.case) or "no stages are named that could be compared"]
+    if subject is not None and test.profile is None:
+        details += divergence_details(subject, failure.case)
     if mismatch.ratio is not None:
         event["worst_error_ratio"] = finite_or_none(mismatch.ratio)
     if event["mismatches"] is not None and mismatch.count is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from detr_conformance.operations import OPERATIONS, resolve
-from detr_conformance.stages import STAGES
+from detr_conformance.stages import PARTS, STAGES
 from detr_conformance.target import DTYPES, FEATURES, Target, TargetError
 from detr_conformance.targets.lazily import when_called
 
@@ -61,7 +61,7 @@ def _target(name: str, core: Callable[..., Tensor], devices: tuple[str, ...], fe
         devices=devices,
         dtypes=DTYPES,
         features=features,
-        stages={**STAGES["deformable_detr"], **STAGES["dino"]},
+        stages={**STAGES["deformable_detr"], **STAGES["dino"], **PARTS["dino"]},
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from detr_conformance.operations import OPERATIONS, resolve
-from detr_conformance.stages import STAGES
+from detr_conformance.stages import TABLES
 from detr_conformance.target import DTYPES, Target
 from detr_conformance.targets.lazily import when_called
 
@@ -22,5 +22,5 @@ target = Target(
     devices=("cpu", "cuda"),
     dtypes=DTYPES,
     features=("backward", "deterministic", "compile", "autocast", "export"),
-    stages={name: path for stages in STAGES.values() for name, path in stages.items()},
+    stages={name: path for table in TABLES for stages in table.values() for name, path in stages.items()},
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.divergence import stage_expectations
 from detr_conformance.harness.subject import Subject
+from detr_conformance.staging.expectations import stage_expectations
 from detr_conformance.vectors.provenance import Judged
 from detr_conformance.vectors.tape import Tape
 from detr_conformance.vectors.vector import STAGE, Vector

@@ -55,8 +55,32 @@ _BOTH = {
     "encoder.{i}": "detector.model.encoder.layers.{i}",
     "decoder.{i}": "detector.model.decoder.layers.{i}",
 }
+# Parts of a layer, by what the norm behind each is given.
+_SELF = {"self_attention": "self_attn_layer_norm>input", "norm_0": "self_attn_layer_norm"}
+_CROSS = {"cross_attention": "encoder_attn_layer_norm>input", "norm_1": "encoder_attn_layer_norm"}
+
+
+def _parts(stack: str, last: int, **others: str) -> dict[str, str]:
+    inner = {
+        **_SELF,
+        **(_CROSS if last == 2 else {}),
+        "ffn": "final_layer_norm>input",
+        f"norm_{last}": "final_layer_norm",
+    }
+    return {
+        f"{stack}.{{i}}.{part}": f"detector.model.{stack}.layers.{{i}}.{path}"
+        for part, path in (inner | others).items()
+    }
+
+
+def _sampling(attention: str) -> dict[str, str]:
+    return {name: f"{attention}.attn>{name}" for name in ("sampling_locations", "attention_weights")}
+
+
 STAGES: dict[str, dict[str, str]] = {
     "detr": {
+        **_parts("encoder", 1),
+        **_parts("decoder", 2),
         **_BOTH,
         "input_proj": "detector.model.input_projection",
         "final_norm": "detector.model.decoder.layernorm",
@@ -64,7 +88,10 @@ STAGES: dict[str, dict[str, str]] = {
         "box_head": "detector.bbox_predictor",
     },
     "deformable_detr": {
+        **_parts("encoder", 1, **_sampling("self_attn")),
+        **_parts("decoder", 2, **_sampling("encoder_attn")),
         **_BOTH,
+        "selection": "detector.model.decoder>reference_points",
         "neck": "detector.model.encoder.layers.0>hidden_states",
         "encoder_references": "detector.model.encoder.layers.0>reference_points",
         "first_stage_memory": "detector.model.enc_output",

@@ -20,9 +20,9 @@ from detr_conformance.harness.block import (
 )
 from detr_conformance.harness.block_case import call_with, inputs_of
 from detr_conformance.harness.case import Case
-from detr_conformance.harness.divergence import compared_stages
 from detr_conformance.harness.mismatch import Mismatch, check_form, expect
 from detr_conformance.harness.subject import Subject, explained
+from detr_conformance.staging.divergence import look
 
 Reached = dict[str, float]
 SMALL_PART = 0.01  # of a gradient's norm
@@ -30,15 +30,13 @@ SMALL_PART = 0.01  # of a gradient's norm
 
 def stages_agree(subject: Subject, case: Case) -> None:
     """Every stage that the target names lies within its limits."""
-    stages = compared_stages(subject, case)
-    worst = stages[-1]
-    subject.worst_ratio = max(subject.worst_ratio or 0.0, *(stage.ratio for stage in stages if stage.ratio <= 1), 0.0)
-    if worst.ratio > 1:
-        before = ", ".join(map(str, stages[:-1])) or "none"
-        raise Mismatch(
-            f"stage {worst.name} diverges first, {worst.message}; stages before it (error / limit): {before}",
-            where=worst.name,
-        )
+    found = look(subject, case)
+    *before, worst = found.stages
+    subject.worst_ratio = max(subject.worst_ratio or 0.0, *(each.ratio for each in found.stages if each.agrees), 0.0)
+    if not worst.agrees:
+        said = [f"stage {worst.name} diverges first, {worst.message}", *found.told_of_the_last()]
+        said += [f"stages before it (error / limit): {', '.join(map(str, before)) or 'none'}"]
+        raise Mismatch("; ".join(said), where=worst.name)
 
 
 def part_agrees(subject: Subject, case: Case, *names: str) -> None:

@@ -1,0 +1,1 @@
+"""A model or a layer beside the reference, stage by stage, at sizes of the user's."""
