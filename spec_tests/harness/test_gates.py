@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
 CLAUSES = load_clauses()
 TRAINING = Settings(profile="training", shrink=False)
-# Of the reference, of which `detr-spec check reference` asks everything, and of the twins: a quarter of the listed cases,
-# and few drawn. What takes seconds is asked of some alone, see below. `make gates` asks everything of all.
+# Of the reference, of which `detr-spec check reference` asks everything, and of the twins: a quarter of the listed
+# cases, and few drawn. What takes seconds is asked of some alone, see below. `make gates` asks everything of all.
 A_QUARTER = Settings(profile="smoke", shrink=False)
 WHOLE = os.environ.get("DETR_SPEC_GATES") == "whole"
 # The whole models' twins, and the sampling functions that differ most in the order of their sums, forward or backward.
