@@ -111,6 +111,7 @@ def test_the_report_names_the_stage(tmp_path: Path) -> None:
     command += [part for clause in (1, 3, 4, 5, 9) for part in ("--clause", f"DINO-{clause}")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
+    assert "the first stage that differs is decoder.1" in done.stdout.split("clause   requirement")[0]
     assert "first divergence: stage decoder.1, off by" in " ".join(done.stdout.split())
     clauses = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["clauses"]
     failed = [clause for clause in clauses.values() if clause["verdict"] == "fail"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,10 @@ DETAIL_LINES = 20
 DETAIL_INDENT = 12
 OTHER_TESTS = 4
 
+# As `detr_conformance.staging.divergence` tells them.
+FIRST_STAGE = re.compile(r"^first divergence: stage ([^,\s]+),", re.MULTILINE)
+FIRST_PART = re.compile(r"^inside it: ([^,\s]+),", re.MULTILINE)
+
 
 def following(report: Report) -> dict[str, str]:
     """Clauses that follow from another one -> that one."""
@@ -33,10 +38,20 @@ def print_causes(console: Console, report: Report, clauses: Mapping[str, Clause]
     lines = list(report.get("hints") or ())
     if found:
         clause, entry = clauses[found[0]["clause"]], report["clauses"][found[0]["clause"]]
+        lines += _parted(entry)
         lines.append(f"look at {clause.id} first: {clause.short}; {_essence(entry)}")
     for line in lines:
         console.print(Text.assemble(("FAIL", STYLES["fail"]), "  "), end="")
         console.print(visible(line, "bold"), soft_wrap=True)
+
+
+def _parted(entry: Mapping[str, Any]) -> list[str]:
+    """Of a model that names its stages, the first that differs, and the part of it."""
+    told = str((entry["failure"] or {}).get("detail") or "")
+    stage, inside = FIRST_STAGE.search(told), FIRST_PART.search(told)
+    if stage is None:
+        return []
+    return [f"the first stage that differs is {stage[1]}" + (f", and inside it {inside[1]}" if inside else "")]
 
 
 def _essence(entry: Mapping[str, Any]) -> str:
