@@ -28,7 +28,11 @@ OTHER = "–"
 
 @dataclass(frozen=True)
 class Judged:
-    """One clause and its verdict. Texts are as the report has them, unescaped."""
+    """One clause and its verdict. Texts are as the report has them, unescaped.
+
+    Attributes:
+        follows: it failed, and another clause is to be looked at first.
+    """
 
     id: str
     clause: Clause | None  # None where this version has no such clause
@@ -44,6 +48,7 @@ class Judged:
     replay: str = ""
     deviation: Mapping[str, str] = field(default_factory=dict)
     undecided: Mapping[str, str] = field(default_factory=dict)
+    follows: bool = False
 
     @property
     def title(self) -> str:
@@ -65,7 +70,12 @@ class Judged:
 
     @property
     def word(self) -> str:
-        return counted(self.verdict, 1)
+        return "follows" if self.follows else counted(self.verdict, 1)
+
+    @property
+    def is_asked(self) -> bool:
+        """False of what is about operations alone that the target does not provide."""
+        return self.verdict != "not-provided" or bool(self.message)
 
     @property
     def worst(self) -> str:
@@ -103,17 +113,20 @@ def shown_ratio(ratio: float) -> str:
 def judged_clauses(report: Mapping[str, Any], chapters: Sequence[Chapter]) -> dict[str, Judged]:
     """Every clause of the report by id: chapter by chapter, then those that no chapter has."""
     entries = plain.as_map(report.get("clauses"))
-    known = [
+    found = [plain.as_map(each) for each in plain.as_list(report.get("findings"))]
+    follows = {name for each in found for name in plain.as_texts(each.get("follows"))}
+    in_order = (
         clause
         for chapter in chapters
         for clause in sorted(chapter.clauses, key=lambda clause: natural_key(clause.id))
         if clause.id in entries
-    ]
-    found = {clause.id: _judged(clause.id, clause, entries[clause.id]) for clause in known}
-    return found | {name: _judged(name, None, entry) for name, entry in entries.items() if name not in found}
+    )
+    clauses: dict[str, Clause | None] = {clause.id: clause for clause in in_order}
+    clauses |= dict.fromkeys(name for name in entries if name not in clauses)
+    return {name: _judged(name, clause, entries[name], name in follows) for name, clause in clauses.items()}
 
 
-def _judged(name: str, clause: Clause | None, entry: Any) -> Judged:
+def _judged(name: str, clause: Clause | None, entry: Any, follows: bool) -> Judged:
     said = plain.as_map(entry)
     return Judged(
         id=name,
@@ -130,6 +143,7 @@ def _judged(name: str, clause: Clause | None, entry: Any) -> Judged:
         replay=plain.as_text(said.get("replay")),
         deviation=_texts(said.get("deviation")),
         undecided=_texts(said.get("undecided")),
+        follows=follows and said.get("verdict") == "fail",
     )
 
 

@@ -95,7 +95,7 @@ def view_of(
     judged = judged_clauses(report, chapters)
     target, environment = plain.as_map(report.get("target")), plain.as_map(report.get("environment"))
     verdict = report["verdict"] if report.get("verdict") in VERDICTS else "error"
-    counts = Counter(each.verdict for each in judged.values())
+    counts = Counter(each.verdict for each in judged.values() if each.is_asked)
     return ReportView(
         anchor=anchor,
         name=plain.as_text(target.get("name")),

@@ -46,7 +46,7 @@ def one_weight(s: Structure) -> Tensor:
     return weights
 
 
-@covers("MSDA-1", cases=lambda subject: drawn_cases(subject, inside), share=0.3)
+@covers("MSDA-1", cases=lambda subject: drawn_cases(subject, inside), share=0.3, plain=agrees)
 def test_output_form(subject: Subject, case: Case) -> None:
     s = structure_of(case)
     output = subject.forward(case)
