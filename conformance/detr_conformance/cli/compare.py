@@ -65,7 +65,7 @@ def compare(
 
     For a model that cannot be built as small as the cases of `check`. Stages, errors and limits are those of `check`:
     the limits come from runs of the reference with random roundings, which take most of the time. DINO with ResNet-50
-    at 480x640 takes about two minutes of a CPU and 7 GB of memory.
+    at 480x640 takes a few minutes and up to 7 GB of memory.
 
     \b
     detr-spec compare my_dino.py:target --operation dino
