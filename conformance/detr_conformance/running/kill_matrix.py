@@ -16,7 +16,6 @@ from rich.progress import track
 
 from detr_conformance.evidence.clauses import load_clauses, natural_key
 from detr_conformance.harness.drive import Undecided
-from detr_conformance.harness.mismatch import SuiteError
 from detr_conformance.harness.subject import Settings
 from detr_conformance.reporting.json_file import FileError, read_json, write_json
 from detr_conformance.running.mutants import MUTANTS, as_target
@@ -72,8 +71,8 @@ def matrix(workers: int, known: dict[str, Any] | None = None) -> dict[str, Any]:
         for done in track(as_completed(asked), "mutants against clauses", total=len(names)):
             try:
                 found[asked[done]] = done.result()
-            except SuiteError as error:  # of the suite, which must not throw away an hour of the others
-                click.echo(f"{asked[done]} is not judged: {error}", err=True)
+            except Exception as error:  # of the suite; it must not throw away an hour of the others
+                click.echo(f"{asked[done]} is not judged: {type(error).__name__}: {error}", err=True)
     mutants = dict(sorted(found.items()))
     judged = list(mutants.values())
     return {

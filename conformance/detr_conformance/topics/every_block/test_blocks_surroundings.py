@@ -24,7 +24,7 @@ from detr_conformance.harness.block import (
 from detr_conformance.harness.block_case import call_with, inputs_of, parameters_of
 from detr_conformance.harness.case import Case
 from detr_conformance.harness.mismatch import require
-from detr_conformance.harness.subject import Subject
+from detr_conformance.harness.subject import Subject, explained
 from detr_conformance.harness.suite_test import covers
 from detr_conformance.isolation import ambient
 from detr_conformance.operations import BLOCKS
@@ -174,5 +174,6 @@ def test_parameters_of_the_moment(subject: Subject, case: Case) -> None:
         for part, value in zip(parts, values, strict=True):
             part.data.copy_(value.to(part))
     right_after(subject, made, other, "after its parameters changed through .data")
-    made.load_state_dict(state, assign=True)
+    with explained("load_state_dict(state, assign=True)"):
+        made.load_state_dict(state, assign=True)
     right_after(subject, made, case, "after its parameters were replaced")
