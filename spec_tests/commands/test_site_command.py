@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from detr_conformance.cli.site import MARK, site
 from detr_conformance.reporting.json_file import write_json
 from detr_conformance.reporting.report import combine
-from helpers.shown_reports import failing_report, passing_report
+from helpers.reports.shown_reports import failing_report, passing_report
 
 
 def run(*arguments: object) -> Result:

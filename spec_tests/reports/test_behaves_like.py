@@ -19,7 +19,7 @@ from detr_conformance.operations import OPERATIONS, resolve
 from detr_conformance.running.mutants import MUTANTS
 from detr_conformance.topics.deformable_attention.cases.core import Structure, border, case_at
 from detr_reference.queries.box_refinement import refine_boxes
-from helpers.wrong_kernels import LIKE_NONE, WRONG
+from helpers.reports.wrong_kernels import LIKE_NONE, WRONG
 
 CORE = "ms_deform_attn"
 Named = Callable[[str, Callable[..., torch.Tensor]], tuple[str, ...]]

@@ -20,8 +20,8 @@ from detr_conformance.likeness.traces import Trace, Traced
 from detr_conformance.reporting.selection import Selection
 from detr_conformance.reporting.terminal_likeness import print_likeness
 from detr_conformance.topics.deformable_attention.cases.core import Structure, border, case_at
-from helpers import wrong_kernels
-from helpers.wrong_kernels import WRONG
+from helpers.reports import wrong_kernels
+from helpers.reports.wrong_kernels import WRONG
 
 OF_TEST = "test_ms_deform_attn_border.py::test_zeros_beyond_the_border"
 

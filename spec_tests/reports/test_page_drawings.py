@@ -21,7 +21,7 @@ from detr_conformance.reporting.pages.drawings.of_case import drawings_of
 from detr_conformance.reporting.pages.drawings.place import Place, element_of, sampled_place
 from detr_conformance.reporting.pages.drawings.stages import stage_ladder, told_stages
 from detr_conformance.reporting.pages.drawings.svg import Drawing, picture, words
-from helpers.shown_reports import HOSTILE, case_of_samples
+from helpers.reports.shown_reports import HOSTILE, case_of_samples
 
 LEVELS = [(4, 6), (2, 3)]
 SHAPES = {"value": (1, 30, 2, 3)}

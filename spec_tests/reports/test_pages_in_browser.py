@@ -20,7 +20,7 @@ from detr_conformance.evidence.clauses import load_chapters
 from detr_conformance.reporting.pages.report_page import web_page
 from detr_conformance.reporting.pages.site import site
 from helpers.places import ROOT
-from helpers.shown_reports import failing_report, passing_report
+from helpers.reports.shown_reports import failing_report, passing_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

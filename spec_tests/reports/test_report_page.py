@@ -23,7 +23,7 @@ from detr_conformance.reporting.pages.view import view_of
 from detr_conformance.reporting.report import Report
 from detr_conformance.running.checking import Outputs, _write
 from helpers.places import RUNS
-from helpers.shown_reports import HOSTILE, failing_report, passing_report
+from helpers.reports.shown_reports import HOSTILE, failing_report, passing_report
 
 CHAPTERS = load_chapters()
 VOID = {"meta", "link", "img", "input", "br"}

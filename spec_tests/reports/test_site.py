@@ -22,7 +22,7 @@ from detr_conformance.reporting.pages.trend import trend
 from detr_conformance.reporting.report import Report
 from detr_conformance.reporting.report_file import read_reports
 from helpers.places import RUNS
-from helpers.shown_reports import HOSTILE, failing_report, passing_report
+from helpers.reports.shown_reports import HOSTILE, failing_report, passing_report
 
 CHAPTERS = load_chapters()
 HREF = re.compile(r'(?:href|src)="([^"]*)"')

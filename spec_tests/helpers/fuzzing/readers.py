@@ -34,7 +34,7 @@ from detr_conformance.vectors.verify import Outputs, events
 from helpers.commands import run
 from helpers.fuzzing.trying import Reader
 from helpers.places import ROOT
-from helpers.shown_reports import failing_report, passing_report
+from helpers.reports.shown_reports import failing_report, passing_report
 
 DEVIATIONS = ROOT / "conformance" / "detr_conformance" / "deviations" / "torch.toml"
 

@@ -1,0 +1,1 @@
+"""Reports and wrong kernels that tests of reports show."""
