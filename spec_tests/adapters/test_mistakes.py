@@ -48,8 +48,8 @@ def test_a_forward_only_function_that_claims_backward_is_told_how_to_say_so() ->
     failures = [failure for _, _, failure in trials(target, {"MSDA-27", "MSDA-62"})]
     found = [failure.mismatch for failure in failures if failure is not None]
     assert len(found) == len(failures) - 1  # of two tests of threads one is about outputs
-    got = next(mismatch.got for mismatch in found if "backward is claimed" in mismatch.message)
-    events = [{"event": "result", "test": "t", "clauses": [], "outcome": "fail", "failure": {"got": got}}]
+    kind = next(mismatch.kind for mismatch in found if "backward is claimed" in mismatch.message)
+    events = [{"event": "result", "test": "t", "clauses": [], "outcome": "fail", "failure": {"kind": kind}}]
     report = build_report(events, {}, target="forward", selection=Selection())
     assert report["hints"]
     assert verdict_line(report).plain.endswith("if it is forward only, say features=()")
