@@ -70,7 +70,11 @@ def test_assignments_in_a_crowd_are_clear(seed: int) -> None:
     """Of the largest call one layer and the encoder: all are planted alike."""
     subject = replace(LOSSES, settings=Settings(seed=seed))
     for case in full_images(subject):
-        assert clearest(case) > 3 * CLEAR, case.note
+        if "twice" in case.note:  # either query may have either of two equal boxes
+            assert torch.equal(case["target_boxes"][0], case["target_boxes"][1])
+            assert clearest(case) == 0
+        else:
+            assert clearest(case) > 3 * CLEAR, case.note
     (published,) = published_detection_losses(subject)
     last = published.having(**{name: published[name][-1:] for name in ("pred_logits", "pred_boxes")})
     assert clearest(last) > 2 * CLEAR
